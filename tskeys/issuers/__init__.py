@@ -1,0 +1,1 @@
+"""Who mints, looks up and revokes keys; one module each, `issuer` is the interface."""
