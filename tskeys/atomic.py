@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+PASSAGE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+"""Opens a directory of mode 0711 too, which lets others through and shows them nothing."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -168,7 +170,7 @@ def unsafe(directory: int, owners: "Collection[int]") -> str | None:
     Looks at the directory and at all its parents, by descriptor: each must be owned by one of `owners` and
     be writable by nobody else. A sticky parent (`/tmp`) is good enough, since nobody else can rename in it.
     """
-    here = os.open(".", DIRECTORY, dir_fd=directory)
+    here = os.open(".", PASSAGE, dir_fd=directory)
     try:
         sticky_is_enough = False
         while True:
@@ -179,7 +181,7 @@ def unsafe(directory: int, owners: "Collection[int]") -> str | None:
             writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
             if writable and not (sticky_is_enough and status.st_mode & stat.S_ISVTX):
                 return f"{where} is writable for its group or others"
-            parent = os.open("..", DIRECTORY, dir_fd=here)
+            parent = os.open("..", PASSAGE, dir_fd=here)
             os.close(here)
             here = parent
             above = os.fstat(here)

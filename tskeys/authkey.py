@@ -78,6 +78,11 @@ def shown(key: bytes) -> str:
     return key_id(key) or fingerprint(key)[:19]
 
 
+def is_id(ident: str) -> bool:
+    """Tell whether what `shown` gave is an ID that an issuer knows, and not a fingerprint."""
+    return not ident.startswith("sha256:")
+
+
 def problems(key: bytes) -> list[str]:
     """Say in the user's words what looks wrong with a key that is about to be stored."""
     found = []

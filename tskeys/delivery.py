@@ -74,10 +74,12 @@ def write(
     invocation: str = "",
     allow_disk: bool = False,
     root: str = ROOT,
+    stamped: bool = True,
 ) -> None:
     """Write a delivery atomically, then its stamp.
 
-    Below `root` the missing directories are made, 0711. Raises DeliveryError for a target outside
+    Below `root` the missing directories are made, 0711. The stamp says what a service was handed as it
+    started, so what is delivered at another time is not `stamped`. Raises DeliveryError for a target outside
     tmpfs or ramfs, for one that others could swap, and for a symlink.
     """
     data = content(secret, form)
@@ -99,8 +101,9 @@ def write(
                 hint=f"Deliver below {ROOT}, or allow it with --allow-disk.",
             )
         atomic.write_at(directory, leaf, data, mode=mode, uid=uid, gid=gid)
-        stamp = f"{authkey.fingerprint(secret.reveal())}\n{invocation}\n{form}\n"
-        atomic.write_at(directory, _stamp(leaf), stamp.encode(), mode=0o600)
+        if stamped:
+            stamp = f"{authkey.fingerprint(secret.reveal())}\n{invocation}\n{form}\n"
+            atomic.write_at(directory, _stamp(leaf), stamp.encode(), mode=0o600)
     except OSError as error:
         raise DeliveryError(f"{to}: {error.strerror}") from None
     finally:

@@ -46,7 +46,7 @@ class KnownKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class RotationRecord:
     """A rotation and how far it has come; `old` is what was current when it began, None where nothing was."""
 
     rotation_id: str
@@ -117,7 +117,7 @@ class Ledger(Database):
         rows = self._rows(KnownKey, "SELECT * FROM keys WHERE store = ? AND name = ?", store, str(name))
         return next(rows, None)
 
-    def keys(self) -> list[KnownKey]:
+    def known_keys(self) -> list[KnownKey]:
         """Return every key known."""
         return list(self._rows(KnownKey, "SELECT * FROM keys ORDER BY name, store"))
 
@@ -131,14 +131,14 @@ class Ledger(Database):
             for table in ("keys", "consumers"):
                 db.execute(f"DELETE FROM {table} WHERE store = ? AND name = ?", (store, str(name)))  # noqa: S608
 
-    def begin(self, rotation: Rotation, baselines: dict[str, str]) -> None:
+    def begin(self, rotation: RotationRecord, baselines: dict[str, str]) -> None:
         """Remember a rotation and the state of its consumers before anything is minted."""
         with self.writing() as db:
             self._insert("INSERT", "rotations", rotation)
             for consumer, state in baselines.items():
                 db.execute("INSERT INTO baselines VALUES (?, ?, ?)", (rotation.rotation_id, consumer, state))
 
-    def advance(self, rotation: Rotation, phase: str, **columns: str | int | None) -> Rotation:
+    def advance(self, rotation: RotationRecord, phase: str, **columns: str | int | None) -> RotationRecord:
         """Move a rotation to its next phase, with what is known now; return it as it is then."""
         changed = {"phase": phase, **columns}
         with self.writing() as db:
@@ -148,23 +148,23 @@ class Ledger(Database):
                 (*changed.values(), rotation.rotation_id),
             )
         return next(
-            self._rows(Rotation, "SELECT * FROM rotations WHERE rotation_id = ?", rotation.rotation_id)
+            self._rows(RotationRecord, "SELECT * FROM rotations WHERE rotation_id = ?", rotation.rotation_id)
         )
 
-    def open_rotations(self, store: str, name: KeyName) -> list[Rotation]:
+    def open_rotations(self, store: str, name: KeyName) -> list[RotationRecord]:
         """Return the rotations of a key that are not closed, oldest first."""
         query = (
             "SELECT * FROM rotations WHERE store = ? AND name = ? AND phase != 'closed'"
             " ORDER BY started, rowid"
         )
-        return list(self._rows(Rotation, query, store, str(name)))
+        return list(self._rows(RotationRecord, query, store, str(name)))
 
-    def last_rotation(self, store: str, name: KeyName) -> Rotation | None:
+    def last_rotation(self, store: str, name: KeyName) -> RotationRecord | None:
         """Return the youngest rotation of a key."""
         query = (
             "SELECT * FROM rotations WHERE store = ? AND name = ? ORDER BY started DESC, rowid DESC LIMIT 1"
         )
-        return next(self._rows(Rotation, query, store, str(name)), None)
+        return next(self._rows(RotationRecord, query, store, str(name)), None)
 
     def unfinished(self) -> list[tuple[str, str]]:
         """Return store and name of every key with an open rotation or a revocation that waits."""
@@ -174,7 +174,7 @@ class Ledger(Database):
         )
         return [(row["store"], row["name"]) for row in self._db.execute(query)]
 
-    def baselines(self, rotation: Rotation) -> dict[str, str]:
+    def baselines(self, rotation: RotationRecord) -> dict[str, str]:
         """Return the state in which each consumer was when a rotation began."""
         query = "SELECT consumer, state FROM baselines WHERE rotation_id = ?"
         return {row["consumer"]: row["state"] for row in self._db.execute(query, (rotation.rotation_id,))}

@@ -1,0 +1,7 @@
+"""`python -m tskeys`."""
+
+import sys
+
+from tskeys.cli import main
+
+sys.exit(main())
