@@ -284,6 +284,7 @@ def test_a_configured_proxy_sees_no_credential(tls: Listener, certificate: tuple
             def back() -> None:
                 while data := far.recv(4096):
                     connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
 
             thread = threading.Thread(target=back, daemon=True)
             thread.start()
@@ -300,7 +301,7 @@ def test_a_configured_proxy_sees_no_credential(tls: Listener, certificate: tuple
         )
         assert made.request("POST", "/x", token=TOKEN, json={}, repeat=False).body == {"here": True}
     assert heads[0].startswith(f"CONNECT 127.0.0.1:{tls.port}".encode())
-    assert b"Proxy-Authorization: Basic bWU6cEBzcw==" in heads[0]  # me:p@ss
+    assert b"proxy-authorization: basic bwu6cebzcw==" in heads[0].lower()  # me:p@ss
     assert b"canary" not in b"".join(heads)
 
 
@@ -351,7 +352,7 @@ def test_gives_up_after_five_tries(server: ControlServer) -> None:
 def test_a_post_is_sent_once_and_its_fate_unknown(server: ControlServer, fault: str) -> None:
     server.fault(fault, seconds=0.5 if fault == "slow" else 0.02, times=0)
     with pytest.raises(Unanswered):
-        client(server, timeout=0.3).request("POST", KEYS, token=TOKEN, json={}, repeat=False)
+        client(server, timeout=0.2).request("POST", KEYS, token=TOKEN, json={}, repeat=False)
     assert len(server.requests("POST")) == 1
 
 
@@ -465,9 +466,9 @@ def test_a_dripping_server_meets_the_deadline(where: str) -> None:
 
     start = time.monotonic()
     with raw(drip) as port:
-        with pytest.raises(Unanswered, match=r"no full answer within 0\.4 s"):
-            Client("tailnet", f"http://127.0.0.1:{port}", timeout=0.4).request("GET", "/")
-        assert 0.3 < time.monotonic() - start < 0.8
+        with pytest.raises(Unanswered, match=r"no full answer within 0\.2 s"):
+            Client("tailnet", f"http://127.0.0.1:{port}", timeout=0.2).request("GET", "/")
+        assert 0.15 < time.monotonic() - start < 0.6
 
 
 def test_the_deadline_covers_all_tries(server: ControlServer) -> None:
@@ -521,7 +522,7 @@ def test_json_that_breaks_parsers_is_unanswered(body: bytes) -> None:
 
 
 def test_an_answer_does_not_print_its_body(server: ControlServer) -> None:
-    create = {"capabilities": {"devices": {"create": {}}}}
+    create: object = {"capabilities": {"devices": {"create": {}}}}
     answer = client(server).request(
         "POST", KEYS, token=Secret(server.token.encode()), json=create, repeat=False
     )

@@ -54,7 +54,7 @@ def _checked(secret: Secret) -> Secret:
         click.echo("tskeys: warning: the blanks around the key are not stored", err=True)
     if not authkey.plausible(stripped.reveal()):
         raise UsageError(
-            "that cannot be a key, which is 8 to 4096 printable characters without blanks; nothing was changed"
+            "that is no key, which is 8 to 4096 printable characters without blanks; nothing was changed"
         )
     for problem in authkey.problems(stripped.reveal()):
         click.echo(f"tskeys: warning: {problem}", err=True)

@@ -187,7 +187,8 @@ class Client:
         reason: BaseException | None = error.reason if isinstance(error, exceptions.MaxRetryError) else error
         where = self._host
         if isinstance(reason, exceptions.ProxyError):
-            reason, where = reason.original_error, "the proxy"
+            reason = reason.original_error
+            where = "the proxy" if isinstance(reason, NotConnected) else where
         if isinstance(reason, NotConnected):
             return IssuerUnreachable(
                 f"{self._name}: cannot connect to {where}: {reason.why}", hint=reason.hint

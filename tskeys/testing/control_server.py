@@ -164,6 +164,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer on a kept connection takes 40 ms
     server: Server
 
     def do_GET(self) -> None:
@@ -209,11 +210,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         if refused:
             seen["status"] = refused.status
-            headers = {
-                "Retry-After": what.retry_after,
-                "Location": what.to if refused.status == 307 else None,
-            }
-            self._answer(refused, headers={k: v for k, v in headers.items() if v is not None})
+            headers = {"Location": what.to} if what.fault == "redirect" else {}
+            if what.retry_after is not None and what.fault in ("429", "503"):
+                headers["Retry-After"] = what.retry_after
+            self._answer(refused, headers=headers)
             return
         auth = self.headers.get("Authorization", "")
         reply = self.server.state.api.handle(self.command, path, parse_qs(query), auth, body)
