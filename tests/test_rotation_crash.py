@@ -1,4 +1,4 @@
-"""The real code of the rotation, killed after every step, twice in a row, with one edit by a person anywhere."""
+"""The real code of the rotation, killed after every step, twice in a row, with one edit by a person."""
 
 import itertools
 import shutil

@@ -225,7 +225,7 @@ def kill_points(world: World, what: str, scratch: Iterator[Path]) -> Iterator[tu
         steps: list[str] = []
         try:
             outcome = killed.run(what, kill_at=number, steps=steps)
-        except Exception:  # noqa: BLE001  # an error ends the run as well as its last step does
+        except Exception:  # an error ends the run as well as its last step does
             return
         if outcome is not None:
             return

@@ -18,7 +18,7 @@ WAIT = 60.0
 
 
 class Lock:
-    """Hold the lock of a key as a context manager; raise Locked when another run keeps it for `wait` seconds.
+    """Hold the lock of a key as a context manager; raise Locked when another run keeps it for `wait` seconds (WAIT).
 
     `fallback` is a directory for the locks of stores that have no place for one. `remembered` says that the
     ledger knows a key here: a store that then has lost both the key and its lock file has lost its file
@@ -26,9 +26,16 @@ class Lock:
     """
 
     def __init__(
-        self, store: KeyStore, name: KeyName, *, fallback: str, remembered: bool = False, wait: float = WAIT
+        self,
+        store: KeyStore,
+        name: KeyName,
+        *,
+        fallback: str,
+        remembered: bool = False,
+        wait: float | None = None,
     ) -> None:
-        self._store, self._name, self._remembered, self._wait = store, name, remembered, wait
+        self._store, self._name, self._remembered = store, name, remembered
+        self._wait = WAIT if wait is None else wait
         beside = store.lock_path(name)
         elsewhere = Version.of(f"{store.location} {name}".encode())[3:23]
         self.path = beside or f"{fallback}/{elsewhere}.lock"

@@ -104,6 +104,7 @@ class Rotation:
             self._finish_earlier()
             self.outcome = Outcome()
             self._compare_clocks(self.plan.issuer)
+            self._forget_stash()  # an earlier one may be revoked by now: it must not be restored
             record = self._intend(self.plan.issuer)
             record, secret = self._mint(record)
             self._go(record, secret)
@@ -376,11 +377,15 @@ class Rotation:
         )
         open_ones = self.book.open_rotations()
         waits = any(record.phase != INTENT for record in open_ones)
-        if isinstance(self.store, Stash) and not (waits or self.ledger.revocations(self.where, self.name)):
+        if not waits and not self.ledger.revocations(self.where, self.name):
             try:
-                self.store.forget(self.name)
+                self._forget_stash()
             except StoreError as error:
                 self.outcome.overdue.append(f"the stash is still to be forgotten: {error}")
+
+    def _forget_stash(self) -> None:
+        if isinstance(self.store, Stash):
+            self.store.forget(self.name)
             self.step("forget")
 
 

@@ -47,7 +47,7 @@ class EnvFileStore(KeyStore, Listable, Stash):
         """Open the directory, or the one around the file; raise BackendUnavailable where it is missing."""
         location.allow("var")
         variable = location.option("var") or ""
-        if location.options("var") and not syntax.is_variable(variable.encode()):
+        if location.options("var") and not syntax.is_variable(variable.encode("utf-8", "surrogateescape")):
             raise UsageError(f"{location}: {variable!r} is no name of a variable")
         path, leaf = location.absolute_path(), ""
         if not path.endswith("/") and not os.path.isdir(path):
@@ -82,7 +82,6 @@ class EnvFileStore(KeyStore, Listable, Stash):
     ) -> Version:
         """Replace the assignment, or add one; everything else in the file stays as it is, byte for byte."""
         value = secret.reveal()
-
         self._edit(name, lambda data: syntax.replace(data, self._variable(name), value), expect)
         if self.get(name) != secret:
             raise StoreError(f"{self.location}: {name} did not read back as it was written")

@@ -114,11 +114,11 @@ def quoted(value: bytes) -> bytes:
 
 
 def _own(data: bytes, variable: bytes) -> list[Assignment]:
-    found = list(_assignments(data, joined=True))
+    found = list(assignments(data, joined=True))
     if found and not found[-1].closed:
         raise Unreadable(
-            f"line {_line(data, found[-1].start)}: a quote is never closed, so that systemd takes the rest of "
-            "the file for its value; close it first"
+            f"line {_line(data, found[-1].start)}: a quote is never closed, so that systemd takes the "
+            "rest of the file for its value; close it first"
         )
     return [assignment for assignment in found if assignment.name == variable]
 
@@ -145,13 +145,13 @@ def _without(data: bytes, assignments: list[Assignment]) -> bytes:
 
 
 def _both(data: bytes) -> tuple[list[Assignment], list[Assignment]]:
-    old = list(_assignments(data, joined=True))
+    old = list(assignments(data, joined=True))
     if b"\\\n" in data or b"\\\r" in data:
-        return old, list(_assignments(data, joined=False))
+        return old, list(assignments(data, joined=False))
     return old, old
 
 
-def _assignments(data: bytes, *, joined: bool) -> "Iterator[Assignment]":
+def assignments(data: bytes, *, joined: bool) -> "Iterator[Assignment]":
     """Yield each valid assignment; `joined` is how comments were read before systemd 254."""
     if b"\0" in data:
         raise Unreadable(
@@ -261,7 +261,7 @@ def _ambiguous(data: bytes) -> Unreadable:
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.lstrip()[:1] in (b"#", b";") and line.rstrip(b"\r").endswith(b"\\"):
             return Unreadable(
-                f"line {number}: a comment ends in a backslash, and systemd before 254 takes the next line for "
-                "a part of it while later ones do not; remove the backslash"
+                f"line {number}: a comment ends in a backslash, and systemd before 254 takes the next line "
+                "for a part of it while later ones do not; remove the backslash"
             )
     return Unreadable("systemd would not read the variable back; is there a quote that is never closed?")

@@ -41,13 +41,14 @@ class App:
         return Ledger(self.config.state)
 
     def location(self, name: KeyName | None = None) -> Location:
-        """Return where a key is: --store, else what its config says, else the default."""
+        """Return where a key is: --store, else what its config says, else the only store, else the default."""
         given = self.store_option or os.environ.get("TSKEYS_STORE")
         if given:
             return located(given) if ":" in given else self.config.location(given)
         if name is not None and name in self.config.keys:
             return self.config.keys[name].location
-        return Location(DEFAULT_STORE)
+        only = list(self.config.stores.values())
+        return only[0].location if len(only) == 1 else Location(DEFAULT_STORE)
 
     def locations(self) -> list[Location]:
         """Return every store that a command on all keys means."""
