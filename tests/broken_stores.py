@@ -1,17 +1,17 @@
 """File backends with one mistake each; `caught_by` names the tests of the suite that must find it."""
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, cast
 
-from tskeys_file import FileStore
-
-from tskeys.errors import KeyNotFound, StoreError, StoreUnavailable, UsageError
+from tskeys.errors import Conflict, KeyNotFound, StoreError, StoreUnavailable, UsageError
 from tskeys.name import KeyName
 from tskeys.secret import Secret
 from tskeys.store import ABSENT, Location, Version
+from tskeys_file import FileStore
 
 
 class Broken(FileStore):
@@ -124,12 +124,7 @@ class ChecksAfterWriting(Broken):
         before = self.version(name) or ABSENT
         super()._write(name, leaf, data, None)
         if expect is not None and before != expect:
-            raise self._conflict()
-
-    def _conflict(self) -> StoreError:
-        from tskeys.errors import Conflict
-
-        return Conflict("changed")
+            raise Conflict("changed")
 
 
 class WritesInPlace(Broken):
@@ -142,17 +137,43 @@ class WritesInPlace(Broken):
                 file.write(data[start : start + 16])
 
 
+class RemovesFirst(Broken):
+    caught_by = {
+        "test_a_reader_sees_one_key_or_the_other",
+        "test_a_killed_writer_leaves_one_key_or_the_other",
+    }
+
+    def _write(self, name: KeyName, leaf: str, data: bytes, expect: Version | None) -> None:
+        self.file(name).unlink(missing_ok=True)
+        time.sleep(0.01)
+        super()._write(name, leaf, data, expect)
+
+
 class OneTemporaryName(Broken):
     caught_by = {"test_what_a_killed_run_left_is_in_nobodys_way"}
 
     def _write(self, name: KeyName, leaf: str, data: bytes, expect: Version | None) -> None:
-        super()._write(name, leaf, data, expect)
         temporary = Path(self._path, name.sibling(f".{leaf}.tmp"))
         try:
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             raise StoreUnavailable("somebody else is writing") from None
-        temporary.unlink()
+        super()._write(name, leaf, data, expect)
+
+
+class ForeignVersion(Broken):
+    caught_by = {"test_version", "test_put_with_the_right_version"}
+
+    def put(
+        self,
+        name: KeyName,
+        secret: Secret,
+        *,
+        expect: Version | None = None,
+        expires: datetime | None = None,
+    ) -> Version:
+        super().put(name, secret, expect=expect)
+        return Version.of(secret.reveal()[:4])
 
 
 class ConstantVersion(Broken):

@@ -47,7 +47,10 @@ def write_at(
     to keep the old file. A symlink or anything else that is no regular file is refused, not replaced.
     """
     try:
-        if not stat.S_ISREG(os.stat(leaf, dir_fd=directory, follow_symlinks=False).st_mode):
+        there = os.stat(leaf, dir_fd=directory, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(there):
+            raise IsADirectoryError(errno.EISDIR, "is a directory", leaf)
+        if not stat.S_ISREG(there):
             raise OSError(errno.ELOOP, "is a symlink or no regular file", leaf)
     except FileNotFoundError:
         pass
@@ -85,6 +88,10 @@ def _temporary(directory: int, leaf: str) -> tuple[str, int]:
                 return name, fd
         except BlockingIOError:
             pass
+        except OSError:
+            os.unlink(name, dir_fd=directory)
+            os.close(fd)
+            raise
         os.close(fd)
 
 
@@ -100,7 +107,7 @@ def sweep(directory: int, leaf: str) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(name, dir_fd=directory)
-        except (BlockingIOError, FileNotFoundError):
+        except OSError:  # its writer lives, has finished, or it is nothing of ours
             pass
         finally:
             os.close(fd)
@@ -111,6 +118,8 @@ def read_at(directory: int, leaf: str, *, limit: int = 1 << 20) -> tuple[bytes, 
     fd = os.open(leaf, _READ, dir_fd=directory)
     try:
         status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "is a directory", leaf)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "is no regular file", leaf)
         if status.st_size > limit:
@@ -124,7 +133,8 @@ def read_at(directory: int, leaf: str, *, limit: int = 1 << 20) -> tuple[bytes, 
 
 
 def remove_at(directory: int, leaf: str) -> None:
-    """Remove a file so that a power cut does not bring it back."""
+    """Remove a file so that a power cut does not bring it back, and what killed writers left of it."""
+    sweep(directory, leaf)
     os.unlink(leaf, dir_fd=directory)
     sync(directory)
 

@@ -52,12 +52,15 @@ def key_id(key: bytes) -> str | None:
     headscale's IDs are decimal numbers that stand in no key.
     """
     parts = key.decode("ascii", "replace").partition("?")[0].split("-")
-    if parts[0] != "tskey":
-        return None
-    if len(parts) >= 4 and parts[1] in _TYPES:
-        return parts[2] or None
-    # The old form. One with a single part holds the secret alone, so that nothing of it may be shown.
-    return parts[1] if len(parts) == 3 and parts[1] not in _TYPES else None
+    ident = ""
+    if parts[0] == "tskey" and len(parts) >= 4 and parts[1] in _TYPES:
+        ident = parts[2]
+    elif (
+        parts[0] == "tskey" and len(parts) == 3 and parts[1] not in _TYPES and len(parts[1]) <= len(parts[2])
+    ):
+        # The old form. One with a single part is all secret, and a dash behind it may be the text's.
+        ident = parts[1]
+    return ident if ident.isalnum() else None
 
 
 def fingerprint(key: bytes) -> str:
@@ -109,5 +112,5 @@ def redact(text: str) -> str:
         return f"{prefix}-***"
 
     text = re.sub(r"(?:tskey|hskey)-[A-Za-z0-9_+/=?&.,%:~-]{8,}", stand_in, text)
-    text = re.sub(r"(?<![0-9A-Za-z])[0-9a-f]{48}(?![0-9A-Za-z])", "***", text)
+    text = re.sub(r"(?<![0-9A-Fa-f])[0-9a-f]{48}(?![0-9A-Fa-f])", "***", text)
     return re.sub(r"(?<![\w.-])[A-Za-z0-9_-]{7,12}\.[A-Za-z0-9_-]{32,}(?![\w.])", "***", text)

@@ -117,21 +117,28 @@ class UnitConsumer:
         return deliver.SICK if problem else deliver.RUNNING
 
     def apply(self, secret: Secret, *, start: bool) -> deliver.Applied:
-        """Write the delivery, restart or reload the unit if it runs, and wait until it is healthy."""
+        """Write the delivery, restart or reload the unit if it runs, and wait until it is healthy.
+
+        One that was handed this key as it started, by its own hook, is not touched if it is healthy.
+        """
+        wanted = authkey.fingerprint(secret.reveal())
         try:
             shown = self._show()
             runs = shown["ActiveState"] not in ("inactive", "deactivating", "failed")
             self._write(secret, shown, runs=runs)
+            before = shown["InvocationID"]
             if self._on_rotate == DELIVER or not (runs or start):
-                return deliver.Applied(deliver.DELIVERED, shown["InvocationID"])
+                return deliver.Applied(deliver.DELIVERED, before)
+            if runs and self._handed(before) == wanted:
+                problem = self._unhealthy("", self._stable + 5)
+                if not problem:
+                    return deliver.Applied(deliver.RUNS, before)
             problem = self._refresh(shown, runs=runs)
             shown = self._show()
         except TskeysError as error:
             return deliver.Applied(deliver.FAILED, reason=str(error))
         invocation = shown["InvocationID"]
-        stamp = delivery.stamp(self._target.to)
-        wanted = authkey.fingerprint(secret.reveal())
-        if not problem and stamp and stamp.invocation == invocation and stamp.fingerprint != wanted:
+        if not problem and invocation != before and self._handed(invocation) not in (None, wanted):
             problem = f"{self.name} was handed another key as it started"
         if problem:
             return deliver.Applied(deliver.FAILED, invocation, problem)
@@ -144,20 +151,19 @@ class UnitConsumer:
         except ProcessError:
             return deliver.Observed(running=False, failed=True)
         running = shown["ActiveState"] not in ("inactive", "deactivating", "failed")
-        found = None
-        if self._on_rotate == DELIVER:
-            found = self._target.fingerprint()
-        else:
-            stamp = delivery.stamp(self._target.to)
-            if stamp and stamp.invocation == shown["InvocationID"]:
-                found = stamp.fingerprint
+        invocation = shown["InvocationID"] if self._on_rotate != DELIVER else ""
         return deliver.Observed(
             running,
             failed=shown["ActiveState"] == "failed",
-            fingerprint=found,
-            invocation=shown["InvocationID"],
+            fingerprint=self._handed(invocation) if invocation else self._target.fingerprint(),
+            invocation=invocation,
             started=_seconds(shown["ExecMainStartTimestamp"]),
         )
+
+    def _handed(self, invocation: str) -> str | None:
+        """Return the fingerprint of the key that the extractor handed to an invocation of the unit."""
+        stamp = delivery.stamp(self._target.to)
+        return stamp.fingerprint if stamp and invocation and stamp.invocation == invocation else None
 
     def _write(self, secret: Secret, shown: Mapping[str, str], *, runs: bool) -> None:
         # A unit that is restarted gets its delivery from its own hook, or reads the store itself: what is

@@ -60,12 +60,16 @@ class Database:
         _prepare(state, self.path)
         try:
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            _use_wal(self._db)
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            self._migrate()
-            owner = self._db.execute("SELECT value FROM meta WHERE field = 'machine'").fetchone()
+            try:
+                self._db.row_factory = sqlite3.Row
+                _use_wal(self._db)
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute("PRAGMA foreign_keys=ON")
+                self._migrate()
+                owner = self._db.execute("SELECT value FROM meta WHERE field = 'machine'").fetchone()
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as error:
             raise LedgerError(f"{self.path}: {error}") from None
         self.foreign = owner is None or owner["value"] != machine()
@@ -73,6 +77,13 @@ class Database:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+    def read(self, query: str, *values: str) -> list[sqlite3.Row]:
+        """Return the rows that a query finds."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: {error}") from None
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

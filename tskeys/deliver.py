@@ -27,9 +27,11 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a consumer is seen to be: the fingerprint it runs on is None where nothing tells.
+    """What a consumer is seen to be.
 
-    `started` is in seconds since the epoch.
+    `fingerprint` is that of the key it was handed as it started, or that lies ready for it; None where
+    nothing tells. `invocation` is empty where it need not be restarted to read a new key. `started` is in
+    seconds since the epoch.
     """
 
     running: bool
@@ -93,21 +95,24 @@ def lagging(
     for consumer in consumers:
         seen = consumer.observe()
         last = known.get(consumer.name)
-        if not seen.running:
-            if seen.failed and last and last.problem:
-                behind[consumer] = last.problem
+        if not (seen.running or seen.failed):
             continue
-        runs_on = seen.fingerprint
-        if runs_on is None and last and last.invocation == seen.invocation:
-            if last.problem:
-                behind[consumer] = last.problem
-                continue
-            runs_on = last.fingerprint
-        if runs_on is None and (last is None or seen.started >= since):
+        if last and last.problem:
+            behind[consumer] = last.problem
+            continue
+        runs_on = _runs_on(seen, last)
+        if not seen.running or (runs_on is None and (last is None or seen.started >= since)):
             continue
         if runs_on != ident:
             behind[consumer] = "runs on an earlier key"
     return behind
+
+
+def _runs_on(seen: Observed, last: ConsumerState | None) -> str | None:
+    # What was noted of this very invocation is younger than the stamp that it left as it started.
+    if last and seen.invocation and last.invocation == seen.invocation:
+        return last.fingerprint
+    return seen.fingerprint
 
 
 def elsewhere(
@@ -117,10 +122,7 @@ def elsewhere(
     found = []
     for consumer in consumers:
         seen = consumer.observe()
-        runs_on = seen.fingerprint
         last = known.get(consumer.name)
-        if runs_on is None and last and not last.problem and last.invocation == seen.invocation:
-            runs_on = last.fingerprint
-        if runs_on != ident or not seen.running:
+        if not seen.running or (last and last.problem) or _runs_on(seen, last) != ident:
             found.append(consumer)
     return found

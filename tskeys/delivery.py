@@ -80,9 +80,15 @@ def write(
 
     Below `root` the missing directories are made, 0711. The stamp says what a service was handed as it
     started, so what is delivered at another time is not `stamped`. Raises DeliveryError for a target outside
-    tmpfs or ramfs, for one that others could swap, and for a symlink.
+    tmpfs or ramfs, for one that others could swap, and for a symlink, and UsageError for an environment file
+    that another than root or the caller could write to.
     """
     data = content(secret, form)
+    if form == ENV and (uid not in (-1, 0, os.geteuid()) or mode & 0o022):
+        raise UsageError(
+            f"{to}: an environment file stays root's, or its user could give variables to root's hooks",
+            hint="Leave --owner out, and let nobody write: systemd reads the file as root.",
+        )
     head, leaf = os.path.split(os.path.abspath(to))
     try:
         directory = _open(head, root)

@@ -7,7 +7,7 @@ it can (tests hold the list) and runs no third party's code: built-in backends a
 import os
 import sys
 
-from tskeys import delivery, registry
+from tskeys import authkey, delivery, registry
 from tskeys.errors import KeyNotFound, StoreUnavailable, TskeysError, UsageError
 from tskeys.name import KeyName
 from tskeys.store import Location
@@ -130,9 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
         name, options = parse(given)
         warning = extract(name, options)
     except TskeysError as error:
-        print(f"tskeys-extract: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"tskeys-extract: {error.hint}", file=sys.stderr)
+        for text in filter(None, (str(error), error.hint)):
+            print(f"tskeys-extract: {authkey.redact(text)}", file=sys.stderr)
         return error.exit_code
     if warning:
         print(f"tskeys-extract: warning: {warning}", file=sys.stderr)

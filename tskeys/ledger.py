@@ -7,7 +7,7 @@ and an append-only audit. Times are seconds since the epoch.
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -172,16 +172,16 @@ class Ledger(Database):
             "SELECT store, name FROM rotations WHERE phase != 'closed'"
             " UNION SELECT store, name FROM revocations WHERE state = 'waiting' ORDER BY name, store"
         )
-        return [(row["store"], row["name"]) for row in self._db.execute(query)]
+        return [(row["store"], row["name"]) for row in self.read(query)]
 
     def baselines(self, rotation: RotationRecord) -> dict[str, str]:
         """Return the state in which each consumer was when a rotation began."""
         query = "SELECT consumer, state FROM baselines WHERE rotation_id = ?"
-        return {row["consumer"]: row["state"] for row in self._db.execute(query, (rotation.rotation_id,))}
+        return {row["consumer"]: row["state"] for row in self.read(query, rotation.rotation_id)}
 
     def note_consumer(self, state: ConsumerState) -> None:
         """Remember what a consumer runs on."""
-        self._insert("REPLACE", "consumers", state)
+        self._insert("REPLACE", "consumers", replace(state, problem=redact(state.problem)))
 
     def consumers(self, store: str, name: KeyName) -> dict[str, ConsumerState]:
         """Return what each consumer of a key was last known to run on."""
@@ -216,7 +216,7 @@ class Ledger(Database):
     def was_minted(self, fingerprint: str) -> bool:
         """Tell whether a key was minted by tskeys on this machine."""
         query = "SELECT 1 FROM rotations WHERE new_fingerprint = ?"
-        return self._db.execute(query, (fingerprint,)).fetchone() is not None
+        return bool(self.read(query, fingerprint))
 
     def record(self, what: str, store: str, name: KeyName | str, key_id: str | None, outcome: str) -> None:
         """Append to the audit; `key_id` and `outcome` hold no secret, and are redacted all the same."""
@@ -240,7 +240,7 @@ class Ledger(Database):
 
     def _rows(self, kind: "type[_Row]", query: str, *values: str) -> "Iterator[_Row]":
         flags = [field.name for field in fields(kind) if field.type is bool]
-        for row in self._db.execute(query, values):
+        for row in self.read(query, *values):
             yield kind(**(dict(row) | {flag: bool(row[flag]) for flag in flags}))
 
 

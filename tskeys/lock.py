@@ -44,7 +44,10 @@ class Lock:
 
     def __enter__(self) -> "Lock":
         if not self._witness:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            try:
+                os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise StoreUnavailable(f"{self.path}: {error.strerror}") from None
         elif self._remembered and not os.path.lexists(self.path) and not self._store.version(self._name):
             raise StoreUnavailable(
                 f"{self._store.location}: {self._name} was here and is gone, and its lock file too",
@@ -69,7 +72,7 @@ class Lock:
         """Raise Locked if this run has lost the lock: somebody removed or replaced the file."""
         try:
             on_disk = os.stat(self.path, follow_symlinks=False)
-        except FileNotFoundError:
+        except OSError:
             on_disk = None
         if self._fd < 0 or on_disk is None or not os.path.samestat(on_disk, os.fstat(self._fd)):
             raise Locked(f"{self.path}: this run has lost its lock, and changes nothing more")
@@ -90,7 +93,11 @@ class Lock:
         except Locked:
             self.__exit__()
             return False
-        self._durable()
+        try:
+            self._durable()
+        except OSError as error:
+            self.__exit__()
+            raise StoreUnavailable(f"{self.path}: {error.strerror}") from None
         return True
 
     def _durable(self) -> None:

@@ -69,8 +69,18 @@ def run(
         )
     except BaseException as error:
         os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
+        child.wait()
+        _close(child)  # a daemon of the child's may hold the other ends for ever
         if isinstance(error, subprocess.TimeoutExpired):
             raise ProcessError(f"{name}: did not end within {timeout:g} s and was killed") from None
         raise
     return Result(child.returncode, Secret(output), redact(errors.decode(errors="replace")).strip())
+
+
+def _close(child: "subprocess.Popen[bytes]") -> None:
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                pass

@@ -148,7 +148,7 @@ class Rotation:
             self._bring(self.store.get(self.name), baselines, late)
 
     def _finish(self) -> Outcome:
-        self._revoke()
+        self.outcome.overdue += self._revoke()
         self.outcome.lagging = {consumer.name: reason for consumer, reason in self._behind().items()}
         return self.outcome
 
@@ -363,8 +363,9 @@ class Rotation:
     def _lagging(self) -> list[Consumer]:
         return list(self._behind())
 
-    def _revoke(self) -> None:
-        self.outcome.overdue += revocation.work_off(
+    def _revoke(self) -> list[str]:
+        """Work off the queue; return what is overdue."""
+        overdue = revocation.work_off(
             self.ledger,
             self.where,
             self.name,
@@ -381,7 +382,8 @@ class Rotation:
             try:
                 self._forget_stash()
             except StoreError as error:
-                self.outcome.overdue.append(f"the stash is still to be forgotten: {error}")
+                overdue.append(f"the stash is still to be forgotten: {error}")
+        return overdue
 
     def _forget_stash(self) -> None:
         if isinstance(self.store, Stash):

@@ -10,7 +10,7 @@ class Secret:
     __slots__ = ("_value",)
     _value: bytes
 
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, value: bytes | bytearray) -> None:
         object.__setattr__(self, "_value", bytes(value))
 
     def reveal(self) -> bytes:
@@ -18,6 +18,9 @@ class Secret:
         return self._value
 
     def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Secret does not change")
+
+    def __delattr__(self, name: str) -> None:
         raise AttributeError("a Secret does not change")
 
     def __repr__(self) -> str:

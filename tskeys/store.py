@@ -106,9 +106,12 @@ def _unquote(text: str) -> str:
     out = bytearray(first)
     for piece in rest:
         try:
-            out += bytes.fromhex(piece[:2].decode()) + piece[2:]
+            byte = bytes.fromhex(piece[:2].decode())
         except ValueError:
-            raise UsageError(f"{text!r}: a % in a location is followed by two hexadecimal digits") from None
+            byte = b""
+        if byte in (b"", b"\0"):
+            raise UsageError(f"{text!r}: a % in a location is followed by two hexadecimal digits, not 00")
+        out += byte + piece[2:]
     return out.decode("utf-8", "surrogateescape")
 
 

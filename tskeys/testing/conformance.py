@@ -14,8 +14,6 @@
 what a store cannot do; each has a default. Modes, formats and whatever else is its own need its own tests.
 """
 
-# ruff: noqa: D102  # tests and fixtures say it by their names
-
 import os
 import traceback
 from collections.abc import Callable

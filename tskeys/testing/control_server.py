@@ -48,24 +48,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from tskeys.testing.keys_api import KeysApi, Reply, Settings
 
-FAULTS = frozenset(
-    [
-        "slow",
-        "slow-answer",
-        "drip",
-        "429",
-        "503",
-        "500-before",
-        "500-after",
-        "cut-before",
-        "cut-after",
-        "cut-half",
-        "garbage",
-        "empty",
-        "huge",
-        "redirect",
-    ]
-)
+# fmt: off
+FAULTS = frozenset([
+    "slow", "slow-answer", "drip", "429", "503", "500-before", "500-after", "cut-before", "cut-after",
+    "cut-half", "garbage", "empty", "huge", "redirect",
+])
+# fmt: on
 
 
 @dataclass(slots=True)

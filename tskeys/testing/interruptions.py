@@ -93,7 +93,7 @@ class Interruptions(BackendUnderTest):
 
         reader = threading.Thread(target=read)
         reader.start()
-        until = time.monotonic() + 0.2
+        until = time.monotonic() + 0.1
         while time.monotonic() < until:
             for key in keys:
                 store.put(name, Secret(key))
@@ -104,7 +104,7 @@ class Interruptions(BackendUnderTest):
     def test_one_of_two_who_expect_the_same_wins(
         self, store: KeyStore, reopen: Callable[[], KeyStore], name: KeyName, tmp_path: Path
     ) -> None:
-        for _ in range(5):
+        for _ in range(3):
             expect = store.put(name, Secret(OLD))
             outcomes: list[object] = []
 
