@@ -1,4 +1,4 @@
-"""Measure what a service's start waits for: extract over `file:` against a bare interpreter and against `cat`.
+"""Measure what a service's start waits for: extract over `file:`, a bare interpreter and `cat`, side by side.
 
 Builds the wheel and installs it into an environment of its own, since an editable install starts otherwise.
 The programs take turns, so that a busy machine slows all of them alike.

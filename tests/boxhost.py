@@ -110,9 +110,19 @@ class BoxHost:
         """Return the ID of the key that the store holds."""
         return self.current().split(b"-")[2].decode()
 
+    def start(self) -> None:
+        """Start the unit; an error tells the end of its journal."""
+        if self.box.run("systemctl", "start", self.unit, check=False).returncode:
+            raise AssertionError(self.box.journal(self.unit))
+
     def read(self, inside: str) -> bytes:
         """Return a file of the box."""
         return self.box.path(inside).read_bytes()
+
+    def seen(self) -> bytes:
+        """Return the key that the service says it read as it started."""
+        self.box.wait_for("test", "-s", f"/run/seen-{self.name}/key")
+        return self.read(f"/run/seen-{self.name}/key")
 
     def stat(self, inside: str) -> str:
         """Return mode and owner of a file of the box, `0400 web`."""

@@ -1,4 +1,4 @@
-"""A host for tests of the command line: its config, store and ledger in a directory, a control server beside."""
+"""A host for tests of the command line: config, store and ledger in a directory, a control server beside."""
 
 import os
 import re

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from host import Host
@@ -36,7 +37,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-FAULTS: list[tuple[str, dict[str, float]]] = [
+FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("slow", {"seconds": 2}),
     ("slow-answer", {"seconds": 2}),
     ("drip", {"seconds": 0.5}),
@@ -56,7 +57,7 @@ NAMES = [name for name, _ in FAULTS]
 
 @pytest.mark.parametrize(("fault", "more"), FAULTS, ids=NAMES)
 def test_a_fault_while_minting_changes_nothing_for_the_service(
-    host: Host, fault: str, more: dict[str, float]
+    host: Host, fault: str, more: dict[str, Any]
 ) -> None:
     before = host.current()
     host.server.fault(fault, method="POST", path="/keys", times=ALWAYS, **more)
@@ -76,7 +77,7 @@ def test_a_fault_while_minting_changes_nothing_for_the_service(
 
 
 @pytest.mark.parametrize(("fault", "more"), FAULTS, ids=NAMES)
-def test_a_fault_in_every_request_changes_nothing(host: Host, fault: str, more: dict[str, float]) -> None:
+def test_a_fault_in_every_request_changes_nothing(host: Host, fault: str, more: dict[str, Any]) -> None:
     before = host.current()
     host.server.fault(fault, times=ALWAYS, **more)
 
@@ -91,7 +92,7 @@ def test_a_fault_in_every_request_changes_nothing(host: Host, fault: str, more: 
 
 @pytest.mark.parametrize(("fault", "more"), FAULTS, ids=NAMES)
 def test_a_fault_while_revoking_leaves_it_for_the_next_run(
-    host: Host, fault: str, more: dict[str, float]
+    host: Host, fault: str, more: dict[str, Any]
 ) -> None:
     before = host.current_id()
     host.server.fault(fault, method="DELETE", path="/keys", times=ALWAYS, **more)

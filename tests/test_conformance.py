@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,13 @@ class TestEnvFileStoreOfADirectory(KeyStoreConformance):
         return f"envfile:{tmp_path}/"
 
 
-class TestEnvFileStoreOfAFile(KeyStoreConformance):
+class OfAFile(KeyStoreConformance):
+    def lose_root(self, location: str) -> bool:
+        shutil.rmtree(Path(location.removeprefix("envfile:")).parent)
+        return True
+
+
+class TestEnvFileStoreOfAFile(OfAFile):
     names = ("TS_AUTHKEY", "OTHER_KEY", "THIRD")
     nested = False
 
@@ -34,7 +41,7 @@ class TestEnvFileStoreOfAFile(KeyStoreConformance):
         return f"envfile:{tmp_path}/settings"
 
 
-class TestEnvFileStoreOfAVariable(KeyStoreConformance):
+class TestEnvFileStoreOfAVariable(OfAFile):
     single_key = True
     names = ("web",)
     nested = False

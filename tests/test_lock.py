@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 import time
@@ -144,10 +145,8 @@ def test_a_lost_lock_is_noticed(store: KeyStore, how: str) -> None:
 def test_it_is_not_taken_on_a_file_that_was_replaced_meanwhile(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fcntl
-
     real = fcntl.flock
-    replaced = []
+    replaced: list[int] = []
 
     def flock(fd: int, how: int) -> None:
         real(fd, how)

@@ -86,7 +86,8 @@ def test_a_daemon_that_keeps_the_pipes_open_holds_nobody_up(tmp_path: Path) -> N
 
 
 def test_an_interrupt_kills_the_program_too(tmp_path: Path) -> None:
-    code = f"from tskeys import process; process.run(['sh', '-c', 'echo $$ > {tmp_path}/pid; sleep 40'], timeout=40)"
+    shell = f"echo $$ > {tmp_path}/pid; sleep 40"
+    code = f"from tskeys import process; process.run(['sh', '-c', {shell!r}], timeout=40)"
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as caller:
         until = time.monotonic() + 10
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():

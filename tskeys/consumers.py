@@ -179,14 +179,14 @@ class UnitConsumer:
         """Restart or reload; return why it is not healthy, or an empty string."""
         if shown["LoadState"] != "loaded":
             return f"{self.name} is {shown['LoadState']}: systemd has no such unit that can run"
-        if shown["ActiveState"] == "failed":
-            _systemctl("reset-failed", self.name)  # else the start limit could refuse the restart
         if self._on_rotate == RELOAD and runs:
             _systemctl("--no-block", "reload", self.name)
             problem = self._unhealthy("", self._deadline)
             if not problem and (result := self._show()["ReloadResult"]) not in ("", "success"):
                 return f"{self.name}: its reload ended with {result}"
             return problem
+        # A service that died again and again has used up its start limit, and is not to stay down for that.
+        _systemctl("reset-failed", self.name)
         # --no-block, since a unit ordered after the one that we run in would wait for us for ever.
         _systemctl("--no-block", "restart", self.name)
         return self._unhealthy(shown["InvocationID"], self._deadline)

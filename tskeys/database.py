@@ -123,7 +123,7 @@ class Database:
                 for statement in _statements(script):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {number}")
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('machine', ?)", (machine(),))
+            self._db.execute("INSERT OR IGNORE INTO meta (field, value) VALUES ('machine', ?)", (machine(),))
             self._db.execute("COMMIT")
         except BaseException:
             self._db.execute("ROLLBACK")

@@ -239,9 +239,9 @@ class Ledger(Database):
             )
 
     def _rows(self, kind: "type[_Row]", query: str, *values: str) -> "Iterator[_Row]":
-        flags = [field.name for field in fields(kind) if field.type is bool]
+        columns = [(field.name, field.type is bool) for field in fields(kind)]
         for row in self.read(query, *values):
-            yield kind(**(dict(row) | {flag: bool(row[flag]) for flag in flags}))
+            yield kind(**{name: bool(row[name]) if flag else row[name] for name, flag in columns})
 
 
 def moment(seconds: int | None) -> datetime | None:

@@ -18,7 +18,7 @@ WAIT = 60.0
 
 
 class Lock:
-    """Hold the lock of a key as a context manager; raise Locked when another run keeps it for `wait` seconds (WAIT).
+    """Hold the lock of a key; raise Locked when another run keeps it for `wait` seconds, WAIT by default.
 
     `fallback` is a directory for the locks of stores that have no place for one. `remembered` says that the
     ledger knows a key here: a store that then has lost both the key and its lock file has lost its file

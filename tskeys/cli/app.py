@@ -10,7 +10,7 @@ import click
 from tskeys import config, registry
 from tskeys.errors import UsageError
 from tskeys.name import KeyName
-from tskeys.store import KeyStore, Location
+from tskeys.store import KeyStore, Listable, Location
 
 if TYPE_CHECKING:
     from tskeys.issuers.issuer import Issuer
@@ -41,7 +41,7 @@ class App:
         return Ledger(self.config.state)
 
     def location(self, name: KeyName | None = None) -> Location:
-        """Return where a key is: --store, else what its config says, else the only store, else the default."""
+        """Return where a key is: --store, what its config says, the only store, or the default."""
         given = self.store_option or os.environ.get("TSKEYS_STORE")
         if given:
             return located(given) if ":" in given else self.config.location(given)
@@ -57,6 +57,17 @@ class App:
         configured = [store.location for store in self.config.stores.values()]
         configured += [key.location for key in self.config.keys.values()]
         return list(dict.fromkeys(configured)) or [Location(DEFAULT_STORE)]
+
+    def names_in(self, store: KeyStore) -> list[KeyName]:
+        """Return the names of the keys in a store; one that cannot enumerate is asked of the ledger."""
+        if not isinstance(store, Listable):
+            return [KeyName(key.name) for key in self.ledger.known_keys() if key.store == store.location.text]
+        for key in self.config.keys.values():
+            if key.location == store.location:
+                store.version(
+                    key.name
+                )  # a file that records no names learns here what its variable is called
+        return list(store.names())
 
     def open(self, name: KeyName) -> KeyStore:
         """Open the store of a key."""

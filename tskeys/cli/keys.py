@@ -12,7 +12,6 @@ from tskeys.cli.report import key_rows
 from tskeys.errors import KeyNotFound, UsageError
 from tskeys.name import KeyName
 from tskeys.secret import Secret
-from tskeys.store import Listable
 
 
 @click.command("set")
@@ -86,15 +85,7 @@ def list_keys(app: App, as_json: bool) -> None:
     """
     found: list[tuple[str, KeyName]] = []
     for location in app.locations():
-        store = registry.open_store(location)
-        if isinstance(store, Listable):
-            found += [(location.text, name) for name in store.names()]
-        else:
-            found += [
-                (location.text, KeyName(key.name))
-                for key in app.ledger.known_keys()
-                if key.store == location.text
-            ]
+        found += [(location.text, name) for name in app.names_in(registry.open_store(location))]
     if as_json:
         click.echo(json.dumps({"schema": 1, "keys": key_rows(app, found)}, indent=2))
     else:

@@ -12,7 +12,6 @@ from tskeys.cli.report import key_rows
 from tskeys.duration import show
 from tskeys.errors import StoreError
 from tskeys.name import KeyName
-from tskeys.store import Listable
 
 _HEADER = ("KEY", "STORE", "KEY ID", "STATE", "AGE", "EXPIRES IN", "CONSUMERS", "LAST ROTATION")
 
@@ -58,8 +57,7 @@ def _keys(app: App) -> list[tuple[str, KeyName]]:
     found += [(key.store, KeyName(key.name)) for key in app.ledger.known_keys()]
     for where in wanted:
         try:
-            store = registry.open_store(where)
-            found += [(where, name) for name in store.names()] if isinstance(store, Listable) else []
+            found += [(where, name) for name in app.names_in(registry.open_store(where))]
         except StoreError:
             continue  # its keys in config and ledger are shown as unavailable
     only = set(wanted) if app.store_option else None
