@@ -249,6 +249,17 @@ def test_transactions_nest_and_roll_back_as_one(ledger: Ledger) -> None:
     ledger.learn(KNOWN)  # and the ledger is usable
 
 
+def test_what_is_read_in_a_transaction_stays_true_until_it_ends(ledger: Ledger, state: str) -> None:
+    def count() -> None:
+        mine = Ledger(state)
+        for _ in range(15):
+            with mine.writing():
+                mine.record("count", STORE, NAME, str(len(mine.audit())), "done")
+
+    assert [status_of(child) for child in [fork(count) for _ in range(3)]] == [0, 0, 0]
+    assert [entry.key_id for entry in ledger.audit()] == [str(number) for number in range(45)]
+
+
 def test_a_rotation_is_begun_with_its_baselines_or_not_at_all(ledger: Ledger) -> None:
     with pytest.raises(LedgerError):
         ledger.begin(ROTATION, {"web.service": None})  # type: ignore[dict-item]

@@ -75,7 +75,7 @@ def test_no_key_in_any_cmdline_or_environ_while_it_rotates(new_host: BoxHost) ->
     found: set[tuple[str, bytes]] = set()
     looked = 0
     inside = os.readlink(f"/proc/{host.box.pid}/ns/pid")
-    host.box.run("systemctl", "stop", "env-*.service", "smuggler.service")  # were asked to have theirs
+    host.box.run("systemctl", "stop", "env-*.service", "smuggler.service", check=False)  # theirs is meant
 
     def look() -> None:
         nonlocal looked
