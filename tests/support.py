@@ -26,11 +26,13 @@ def in_memory() -> Iterator[Path]:
 
 
 def fork(work: Callable[[], object]) -> int:
-    """Start work in a child; return its process ID. It exits with 0, or with 99 after an exception."""
+    """Start work in a child that lives a minute at most; it exits with 0, or with 99 after an exception."""
     child = os.fork()
     if child:
         return child
     status = 99
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)
     try:
         work()
         status = 0
@@ -53,11 +55,6 @@ def in_child(work: Callable[[], object]) -> int:
 def die() -> None:
     """End like a process that is killed: nothing is cleaned up."""
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def dead(number: int = 9) -> int:
-    """Return the status of a child that a signal ended."""
-    return -number
 
 
 def listing(directory: Path) -> list[str]:

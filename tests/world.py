@@ -178,9 +178,17 @@ class World:
     consumers: list[MemoryConsumer] = field(default_factory=list)
 
     def run(
-        self, what: str = "rotate", *, kill_at: int = -1, steps: list[str] | None = None
+        self,
+        what: str = "rotate",
+        *,
+        kill_at: int = -1,
+        steps: list[str] | None = None,
+        after: Callable[[int], None] = lambda number: None,
     ) -> Outcome | None:
-        """Run a rotation or a recovery; return None if it was killed after step `kill_at`, counted from 0."""
+        """Run a rotation or a recovery; return None if it was killed after step `kill_at`, counted from 0.
+
+        `after` is told the number of each step that was done.
+        """
         count = 0
 
         def step(name: str) -> None:
@@ -189,6 +197,7 @@ class World:
                 steps.append(name)
             if count == kill_at:
                 raise Killed
+            after(count)
             count += 1
 
         ledger = Ledger(str(self.root / "state"))

@@ -195,8 +195,7 @@ class Ledger(Database):
         with self.writing() as db:
             db.execute(
                 "INSERT INTO revocations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (issuer, key_id)"
-                " DO UPDATE SET due = min(due, excluded.due), state = 'waiting', reason = excluded.reason"
-                " WHERE state != 'done'",
+                " DO UPDATE SET due = min(due, excluded.due), state = 'waiting', reason = excluded.reason",
                 tuple(getattr(revocation, field.name) for field in fields(revocation)),
             )
 

@@ -164,6 +164,7 @@ class Rotation:
 
     def _intend(self, issuer: str) -> RotationRecord:
         current = held.look(self.store, self.name, self.ledger)
+        self.book.notice(current, issuer)
         baselines = {consumer.name: consumer.baseline() for consumer in self.consumers}
         record = self.book.begin(issuer, current, baselines)
         self.step("intent")
