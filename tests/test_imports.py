@@ -25,6 +25,7 @@ EXTRACT = {
     "tskeys.store",
     "errno",
     "fcntl",
+    "resource",
     "pwd",  # for --owner
     "_sha256",  # _sha2 since Python 3.12
     "_sha2",

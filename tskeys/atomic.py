@@ -48,10 +48,9 @@ def write_at(
     """
     try:
         there = os.stat(leaf, dir_fd=directory, follow_symlinks=False).st_mode
-        if stat.S_ISDIR(there):
-            raise IsADirectoryError(errno.EISDIR, "is a directory", leaf)
         if not stat.S_ISREG(there):
-            raise OSError(errno.ELOOP, "is a symlink or no regular file", leaf)
+            number = errno.EISDIR if stat.S_ISDIR(there) else errno.ELOOP
+            raise OSError(number, "is a symlink or no regular file", leaf)
     except FileNotFoundError:
         pass
     sweep(directory, leaf)
@@ -118,10 +117,9 @@ def read_at(directory: int, leaf: str, *, limit: int = 1 << 20) -> tuple[bytes, 
     fd = os.open(leaf, _READ, dir_fd=directory)
     try:
         status = os.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "is a directory", leaf)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", leaf)
+            number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+            raise OSError(number, "is no regular file", leaf)
         if status.st_size > limit:
             raise OSError(errno.EFBIG, f"is larger than {limit} bytes", leaf)
         data = b""

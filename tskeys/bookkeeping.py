@@ -10,6 +10,7 @@ from tskeys import authkey, revocation
 from tskeys.held import Held
 from tskeys.ledger import CLOSED, INTENT, KnownKey, Ledger, Revocation, RotationRecord
 from tskeys.name import KeyName
+from tskeys.plan import GIVEN_UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,15 @@ class Book:
                 expires=before.expires if before and unchanged and expires is None else expires,
             )
         )
+
+    def give_up(self) -> None:
+        """Forget a key that was deleted; of what is under way for it, only the revocation of ours is left."""
+        with self.ledger.writing():
+            for record in self.open_rotations():
+                if record.new_key_id:
+                    self.queue(record.issuer, record.new_key_id, record.new_fingerprint, True, GIVEN_UP)
+                self.close(record, GIVEN_UP)
+            self.ledger.forget(self.where, self.name)
 
     def queue(
         self,

@@ -7,7 +7,7 @@ _REST = _FIRST | frozenset(".-")
 
 
 class KeyName:
-    """Parse a key name: segments `[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}` joined by `/`.
+    """Parse a key name: segments `[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}` joined by `/`, 200 characters at most.
 
     Raises UsageError. A backend that is handed a KeyName never sees `../x`, a hidden file or a blank.
     """
@@ -15,6 +15,10 @@ class KeyName:
     __slots__ = ("leaf", "parent", "text")
 
     def __init__(self, text: str) -> None:
+        if len(text) > 200:
+            raise UsageError(
+                f"{text[:20]!r}… is not a key name: it has {len(text)} characters, and 200 is the most"
+            )
         for segment in text.split("/"):
             if not segment or segment[0] not in _FIRST or not _REST.issuperset(segment) or len(segment) > 64:
                 raise UsageError(

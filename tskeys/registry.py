@@ -42,7 +42,10 @@ def _plugin(where: Location, *, look: bool) -> type[KeyStore]:
             owners = " and ".join(sorted(point.dist.name if point.dist else point.value for point in found))
             raise UsageError(f"{where.scheme}: is claimed by {owners}", hint="Uninstall all but one of them.")
         if found:
-            backend: type[KeyStore] = found[0].load()
+            try:
+                backend: type[KeyStore] = found[0].load()
+            except ImportError as error:
+                raise BackendUnavailable(f"{where.scheme}: its backend cannot be loaded: {error}") from None
             return backend
     raise UsageError(
         f"{where.text}: no backend for {where.scheme!r}", hint=f"Known schemes: {', '.join(sorted(BUILTIN))}."

@@ -34,7 +34,7 @@ from tskeys.keyinfo import KeyInfo, Minted, MintRequest
 from tskeys.ledger import COMMITTED, DELIVERING, INTENT, MINTED, ROLLING_BACK, Ledger, RotationRecord
 from tskeys.lock import Lock
 from tskeys.name import KeyName
-from tskeys.plan import ABANDONED, GIVEN_UP, ROLLED_BACK, ROTATED, SUPERSEDED, UNANSWERED, Outcome, Plan
+from tskeys.plan import ABANDONED, ROLLED_BACK, ROTATED, SUPERSEDED, UNANSWERED, Outcome, Plan
 from tskeys.secret import Secret
 from tskeys.store import ABSENT, KeyStore, Stash, Version
 
@@ -125,15 +125,6 @@ class Rotation:
             states = self.ledger.consumers(self.where, self.name)
             self._catch_up(elsewhere(self.consumers, authkey.fingerprint(key.reveal()), states))
             return self._finish()
-
-    def give_up(self) -> None:
-        """Close what is under way for a key that was deleted, and forget the key."""
-        with self.lock:
-            for record in self.book.open_rotations():
-                if record.new_key_id:
-                    self.book.queue(record.issuer, record.new_key_id, None, minted=True, reason=GIVEN_UP)
-                self.book.close(record, GIVEN_UP)
-            self.ledger.forget(self.where, self.name)
 
     def _finish_earlier(self) -> None:
         for record in self.book.open_rotations():

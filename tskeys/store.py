@@ -184,4 +184,4 @@ class Stash(ABC):
 
     @abstractmethod
     def forget(self, name: "KeyName") -> None:
-        """Remove the stash; a missing one is no error."""
+        """Remove the stash, and what a killed run left unfinished beside it; a missing one is no error."""

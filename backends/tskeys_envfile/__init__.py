@@ -134,10 +134,11 @@ class EnvFileStore(KeyStore, Listable, Stash):
         return self.put(name, Secret(data), expect=expect)
 
     def forget(self, name: KeyName) -> None:
-        """Remove the stash."""
+        """Remove the stash, and temporary files of a killed run."""
         try:
             directory = self._directory(name)
             try:
+                atomic.sweep(directory, self._file(name))
                 atomic.remove_at(directory, self._previous(name))
             finally:
                 os.close(directory)

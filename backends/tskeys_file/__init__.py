@@ -1,5 +1,6 @@
 """`file:DIR`: each key in a file of its own, `DIR/NAME`, mode 0600 in a directory of mode 0700."""
 
+import fcntl
 import os
 
 from tskeys import atomic, authkey
@@ -69,11 +70,21 @@ class FileStore(KeyStore, Listable, Stash):
         return Version.of(secret.reveal())
 
     def delete(self, name: KeyName) -> None:
-        """Remove the stash first, so that a crash in between leaves a key that can be deleted again."""
+        """Remove the stash, the key, and directories that are empty then.
+
+        In this order a crash in between leaves a key that can be deleted again.
+        """
         if self.version(name) is None:
             raise self._missing(name)
         self.forget(name)
         self._remove(name, name.leaf)
+        parent = name.parent
+        while parent:
+            try:
+                os.rmdir(parent, dir_fd=self._root)
+            except OSError:
+                break
+            parent = parent.rpartition("/")[0]
 
     def version(self, name: KeyName) -> Version | None:
         """Return the version of the file's bytes."""
@@ -109,7 +120,7 @@ class FileStore(KeyStore, Listable, Stash):
         return Version.of(data)
 
     def forget(self, name: KeyName) -> None:
-        """Remove the stash."""
+        """Remove the stash, and temporary files of a killed run."""
         try:
             self._remove(name, _previous(name))
         except KeyNotFound:
@@ -133,25 +144,22 @@ class FileStore(KeyStore, Listable, Stash):
             if expect is not None and (self.version(name) or ABSENT) != expect:
                 raise Conflict(f"{self.location}: {name} was changed by somebody else meanwhile")
 
-        uid, gid = self._owner()
         try:
             directory = atomic.subdirectory(self._root, name.parent, mode=0o700, create=True)
             try:
-                atomic.write_at(directory, leaf, data, mode=0o600, uid=uid, gid=gid, check=unchanged)
+                # Nobody else may write between the comparison and the rename; close() lets go.
+                fcntl.flock(directory, fcntl.LOCK_EX)
+                atomic.write_at(directory, leaf, data, mode=0o600, check=unchanged)
             finally:
                 os.close(directory)
         except OSError as error:
             raise self._explained(error, name) from None
 
-    def _owner(self) -> tuple[int, int]:
-        # Root that writes into a user's directory must not leave a file there that the user cannot read.
-        status = os.fstat(self._root)
-        return (status.st_uid, status.st_gid) if os.geteuid() == 0 else (-1, -1)
-
     def _remove(self, name: KeyName, leaf: str) -> None:
         try:
             directory = atomic.subdirectory(self._root, name.parent, mode=0o700)
             try:
+                atomic.sweep(directory, name.leaf)
                 atomic.remove_at(directory, leaf)
             finally:
                 os.close(directory)

@@ -12,18 +12,19 @@ from tskeys.errors import TskeysError
 
 INTERRUPTED = 130
 
+# Where each command is, and what the listing says of it: so that a listing imports none of them.
 _COMMANDS = {
-    "set": "keys:set_key",
-    "get": "keys:get",
-    "list": "keys:list_keys",
-    "delete": "keys:delete",
-    "rotate": "rotate:rotate",
-    "deliver": "rotate:deliver",
-    "recover": "rotate:recover",
-    "revoke": "rotate:revoke",
-    "status": "status:status",
-    "extract": "extract:extract",
-    "demo": "demo:demo",
+    "set": ("keys:set_key", "Store a key that is piped in, or asked for without an echo."),
+    "get": ("read:get", "Print a key."),
+    "list": ("read:list_keys", "Print the names of the keys."),
+    "delete": ("keys:delete", "Delete a key from its store."),
+    "rotate": ("rotate:rotate", "Replace keys, bring their consumers over, revoke the old ones."),
+    "deliver": ("rotate:deliver", "Bring every consumer onto what the store holds."),
+    "recover": ("rotate:recover", "Finish or undo what earlier runs left."),
+    "revoke": ("rotate:revoke", "Replace a key and revoke the old one at once."),
+    "status": ("status:status", "Show each key: its ID, expiry, consumers, last rotation."),
+    "extract": ("extract:extract", "Hand a key to a service as it starts."),
+    "demo": ("demo:demo", "Show the life of a key on a control server of its own."),
 }
 
 
@@ -36,9 +37,13 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        module, _, attribute = _COMMANDS[name].partition(":")
+        module, _, attribute = _COMMANDS[name][0].partition(":")
         command: click.Command = getattr(import_module(f"tskeys.cli.{module}"), attribute)
         return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
