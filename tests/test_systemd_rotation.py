@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from boxhost import BoxHost, network_of
+from boxhost import BIN, BoxHost, network_of
 from host import KEY_FORM
 from systemdbox import Box
 
@@ -283,3 +283,24 @@ def test_killed_while_a_service_moves_over(new_host: BoxHost, picky: bool) -> No
         assert host.server.live() == {host.current_id()}, steps[number]
         assert host.read(f"/run/tskeys/{host.name}/authkey") == host.current()
         assert host.active() == "active", (steps[number], recovered, host.box.journal(host.unit))
+
+
+def test_the_shipped_timer_renews_what_is_due(new_host: BoxHost) -> None:
+    host = new_host
+    units = Path(__file__).parents[1] / "systemd"
+    for unit in ("tskeys-rotate.service", "tskeys-rotate.timer"):
+        text = (units / unit).read_text().replace("/opt/tskeys/bin", str(BIN))
+        # The environment of the tests may lie in /tmp, where no service that is installed does.
+        host.box.unit(unit, text.replace("PrivateTmp=yes\n", ""))
+    host.box.run("systemd-analyze", "verify", "--recursive-errors=no", "tskeys-rotate.timer")
+    host.box.write("/etc/tskeys/config.toml", host.read(f"{host.root}/config.toml"))
+    host.box.run("systemctl", "start", "tskeys-rotate.timer")
+    host.box.run("rm", "-f", f"{host.root}/keys/{host.name}")
+
+    status = host.box.run("systemctl", "start", "tskeys-rotate.service", check=False).returncode
+
+    assert status == 0, host.box.journal("tskeys-rotate.service")
+    assert "is due" in host.box.journal("tskeys-rotate.service")
+    assert host.server.joins(host.current())
+    assert host.box.show("tskeys-rotate.timer", "ActiveState") == "active"
+    assert not KEY_FORM.search(host.box.journal("tskeys-rotate.service").encode())
