@@ -116,19 +116,19 @@ class App:
         )
 
     def rotation(
-        self, name: KeyName, *, step: Callable[[str], None] = lambda what: None, forget: bool = False
+        self, name: KeyName, *, where: str | None = None, step: Callable[[str], None] = lambda what: None
     ) -> "Rotation":
-        """Return the rotation of a key, with its collaborators."""
+        """Return the rotation of a key, in its own store or `where`, with its collaborators."""
         from tskeys.cli.wiring import consumers_of, plan_of
         from tskeys.rotation import Rotation
 
-        store = self.open(name)
+        store = registry.open_store(where) if where else self.open(name)
         key = self.config.keys.get(name)
         return Rotation(
             plan=plan_of(name, key),
             store=store,
             ledger=self.ledger,
-            lock=self.lock(store, name, forget=forget),
+            lock=self.lock(store, name),
             issuers=self.issuer,
             consumers=consumers_of(name, key, self.config.run),
             stores=lambda: self._other_stores(store, name),

@@ -1,17 +1,18 @@
 """`rotate`, `deliver`, `recover`, `revoke`: what changes keys and brings consumers onto them."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import click
 
-from tskeys import authkey, due, held
+from tskeys import authkey, due, held, registry
 from tskeys.cli.app import NAME, App, store_option
 from tskeys.cli.progress import Progress
 from tskeys.config import KeyConfig
 from tskeys.duration import show
-from tskeys.errors import IssuerError, IssuerRefused, TskeysError, UsageError
+from tskeys.errors import IssuerError, IssuerRefused, IssuerUnreachable, TskeysError, UsageError
 from tskeys.name import KeyName
 from tskeys.plan import Outcome
 from tskeys.rotation import Rotation
@@ -40,6 +41,9 @@ def rotate(app: App, names: tuple[KeyName, ...], every: bool, only_due: bool, dr
         outcome = rotation.recover()
         reason = _why_due(app, key, rotation)
         if not reason:
+            # A clock that is far behind makes nothing ever due; without an answer there is none to compare.
+            with contextlib.suppress(IssuerUnreachable):
+                rotation.compare_clocks()
             return outcome
         click.echo(f"{key.name}: is due: {reason}")
         return rotation.rotate()
@@ -84,11 +88,11 @@ def recover(app: App, names: tuple[KeyName, ...]) -> int:
     \b
     Example: tskeys recover
     """
-    chosen = list(names)
-    if not chosen:
-        left = [KeyName(name) for _, name in app.ledger.unfinished()]
-        chosen = list(dict.fromkeys([*app.config.keys, *left]))
-    return _each(app, chosen, lambda rotation: rotation.recover())
+    if names:
+        return _each(app, names, lambda rotation: rotation.recover())
+    places = [(app.location(name).text, name) for name in app.config.keys]
+    places += [(where, KeyName(name)) for where, name in app.ledger.unfinished()]
+    return _each(app, dict.fromkeys(places), lambda rotation: rotation.recover())
 
 
 @click.command()
@@ -115,11 +119,13 @@ def revoke(app: App, what: str, issuer: str | None) -> int:
 
 
 def _revoke_by_id(app: App, key_id: str, issuer: str | None) -> None:
-    for known in app.ledger.known_keys():
-        if known.key_id == key_id:
+    holders = {(key.location.text, name) for name, key in app.config.keys.items()}
+    holders |= {(known.store, KeyName(known.name)) for known in app.ledger.known_keys()}
+    for where, name in sorted(holders):
+        if held.look(registry.open_store(where), name, app.ledger).key_id == key_id:
             raise UsageError(
-                f"{key_id} is what {known.store} holds as {known.name}: nothing could start with it any more",
-                hint=f"To replace it and then revoke it: tskeys revoke {known.name}",
+                f"{key_id} is what {where} holds as {name}: nothing could start with it any more",
+                hint=f"To replace it and then revoke it: tskeys revoke {name}",
             )
     known_issuers = list(app.config.issuers)
     if issuer is None and len(known_issuers) != 1:
@@ -140,13 +146,17 @@ def _revoke_by_id(app: App, key_id: str, issuer: str | None) -> None:
     click.echo(f"{key_id}: revoked; nodes that joined with it stay in the tailnet")
 
 
-def _each(app: App, names: Iterable[KeyName], run: Callable[[Rotation], Outcome]) -> int:
-    """Run something for each key; one failure does not stop the rest. Return the exit code of them all."""
+def _each(app: App, keys: Iterable[KeyName | tuple[str, KeyName]], run: Callable[[Rotation], Outcome]) -> int:
+    """Run something for each key; one failure does not stop the rest. Return the exit code of them all.
+
+    A key is named alone, or together with the location of its store.
+    """
     codes = set()
-    for name in names:
+    for key in keys:
+        where, name = key if isinstance(key, tuple) else (None, key)
         progress = Progress(str(name))
         try:
-            outcome = run(app.rotation(name, step=progress))
+            outcome = run(app.rotation(name, where=where, step=progress))
         except TskeysError as error:
             progress.close()
             codes.add(error.exit_code)
