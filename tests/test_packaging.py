@@ -14,7 +14,7 @@ import pytest
 from tskeys.registry import BUILTIN
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("tskeys", "tskeys_envfile", "tskeys_file")
+PACKAGES = ("tskeys", *sorted(path.parent.name for path in ROOT.glob("backends/*/__init__.py")))
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None) -> str:

@@ -34,7 +34,7 @@ def look(store: KeyStore, name: KeyName, ledger: Ledger) -> Held:
     version = store.version(name)
     if version is None:
         return Held(ABSENT)
-    where = store.location.text
+    where = store.location.place
     known = ledger.known(where, name)
     if known and known.version == version:
         return Held(version, known.fingerprint, known.key_id)

@@ -72,7 +72,7 @@ class Phases:
 
     def __post_init__(self) -> None:
         self.name = self.plan.name
-        self.where = self.store.location.text
+        self.where = self.store.location.place
         self.book = Book(self.ledger, self.where, self.name, self.now)
         self.outcome = Outcome()
 

@@ -5,10 +5,15 @@ from tskeys.store import KeyStore, Location
 
 # Strings, so that opening one store imports one backend and the core knows none of them.
 BUILTIN = {
-    "file": "tskeys_file:FileStore",
+    "age": "tskeys_age:AgeStore",
+    "credstore": "tskeys_credstore:CredStore",
+    "dotenv": "tskeys_dotenv:DotenvStore",
     "envfile": "tskeys_envfile:EnvFileStore",
+    "file": "tskeys_file:FileStore",
+    "keyring": "tskeys_keyring:KeyringStore",
+    "pass": "tskeys_pass:PassStore",
 }
-PATH_SCHEMES = frozenset({"file", "envfile"})
+PATH_SCHEMES = frozenset({"age", "credstore", "dotenv", "envfile", "file"})
 """Schemes whose path is one of the file system, so that `~` and relative ones mean something."""
 
 

@@ -76,6 +76,12 @@ class Location:
         """Return every value of an option, in order."""
         return list(self._query.get(k, []))
 
+    @property
+    def place(self) -> str:
+        """Return where the keys are, as the ledger calls it: without options on how they are read."""
+        chosen = [f"{k}={_quote(v)}" for k in ("dir", "var") for v in self._query.get(k, [])]
+        return f"{self.scheme}:{_quote(self.path)}{'?' if chosen else ''}{'&'.join(chosen)}"
+
     def absolute_path(self) -> str:
         """Return the path, which must be absolute: relative ones are for the command line alone."""
         if not self.path.startswith("/"):
@@ -96,6 +102,10 @@ class Location:
 
     def __hash__(self) -> int:
         return hash(self.text)
+
+
+def _quote(text: str) -> str:
+    return text.replace("%", "%25").replace("?", "%3F").replace("&", "%26")
 
 
 def _unquote(text: str) -> str:
@@ -169,6 +179,14 @@ class Listable(ABC):
     @abstractmethod
     def names(self) -> "Iterator[KeyName]":
         """Yield the name of every key, sorted; never a stash, a lock or a temporary file."""
+
+
+class Warns(ABC):
+    """A store whose keys may be read otherwise, or seen by more people, than their owner thinks."""
+
+    @abstractmethod
+    def warnings(self, name: "KeyName") -> list[str]:
+        """Say in the user's words what is odd about where a key is now."""
 
 
 class Stash(ABC):

@@ -61,23 +61,30 @@ class App:
     def names_in(self, store: KeyStore) -> list[KeyName]:
         """Return the names of the keys in a store; one that cannot enumerate is asked of the ledger."""
         if not isinstance(store, Listable):
-            return [KeyName(key.name) for key in self.ledger.known_keys() if key.store == store.location.text]
+            place = store.location.place
+            return [KeyName(key.name) for key in self.ledger.known_keys() if key.store == place]
         for key in self.config.keys.values():
             if key.location == store.location:
-                store.version(
-                    key.name
-                )  # a file that records no names learns here what its variable is called
+                # A file that records no names learns here what its variable is called.
+                store.version(key.name)
         return list(store.names())
 
     def open(self, name: KeyName) -> KeyStore:
         """Open the store of a key."""
         return registry.open_store(self.location(name))
 
+    def open_place(self, place: str) -> KeyStore:
+        """Open a store that the ledger knows, with the options that the config has for it."""
+        configured = [store.location for store in self.config.stores.values()]
+        configured += [key.location for key in self.config.keys.values()]
+        found = [location for location in configured if location.place == place]
+        return registry.open_store(found[0] if found else place)
+
     def lock(self, store: KeyStore, name: KeyName, *, forget: bool = False) -> "Lock":
         """Return the lock of a key; with `forget` what the ledger remembers of it does not count."""
         from tskeys.lock import Lock
 
-        known = None if forget else self.ledger.known(store.location.text, name)
+        known = None if forget else self.ledger.known(store.location.place, name)
         return Lock(store, name, fallback=f"{self.config.state}/locks", remembered=known is not None)
 
     def issuer(self, name: str) -> "Issuer":
@@ -116,13 +123,13 @@ class App:
         )
 
     def rotation(
-        self, name: KeyName, *, where: str | None = None, step: Callable[[str], None] = lambda what: None
+        self, name: KeyName, *, place: str | None = None, step: Callable[[str], None] = lambda what: None
     ) -> "Rotation":
-        """Return the rotation of a key, in its own store or `where`, with its collaborators."""
+        """Return the rotation of a key, in its own store or at `place`, with its collaborators."""
         from tskeys.cli.wiring import consumers_of, plan_of
         from tskeys.rotation import Rotation
 
-        store = registry.open_store(where) if where else self.open(name)
+        store = self.open_place(place) if place else self.open(name)
         key = self.config.keys.get(name)
         return Rotation(
             plan=plan_of(name, key),
@@ -138,8 +145,8 @@ class App:
     def _other_stores(self, store: KeyStore, name: KeyName) -> Sequence[KeyStore]:
         known = {key.store for key in self.ledger.known_keys() if key.name == str(name)}
         if name in self.config.keys:
-            known.add(self.config.keys[name].location.text)
-        return [registry.open_store(where) for where in known - {store.location.text}]
+            known.add(self.config.keys[name].location.place)
+        return [self.open_place(place) for place in known - {store.location.place}]
 
 
 def located(text: str) -> Location:

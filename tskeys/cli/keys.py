@@ -11,6 +11,7 @@ from tskeys.cli.prompt import read_key
 from tskeys.errors import KeyNotFound, StoreUnavailable, UsageError
 from tskeys.name import KeyName
 from tskeys.secret import Secret
+from tskeys.store import Warns
 
 
 @click.command("set")
@@ -27,12 +28,14 @@ def set_key(app: App, name: KeyName) -> None:
     secret = _checked(read_key(str(name)))
     with app.lock(store, name):
         store.put(name, secret)
-        where = store.location.text
+        where = store.location.place
         book = Book(app.ledger, where, name, time.time)
         key = app.config.keys.get(name)
         book.notice(held.look(store, name, app.ledger), key.issuer if key else None)
         app.ledger.record("set", where, name, authkey.shown(secret.reveal()), "stored")
     click.echo(f"{name}: {authkey.shown(secret.reveal())} is stored in {where}")
+    for warning in store.warnings(name) if isinstance(store, Warns) else ():
+        click.echo(f"tskeys: warning: {warning}", err=True)
     if key and key.consumers:
         click.echo(f"Bring its consumers onto it with: tskeys deliver {name}", err=True)
 
@@ -62,7 +65,7 @@ def delete(app: App, name: KeyName, yes: bool, forget: bool) -> None:
     \b
     Example: tskeys delete container-key --yes
     """
-    where = app.location(name).text
+    where = app.location(name).place
     book = Book(app.ledger, where, name, time.time)
     known = book.known()
     if not (yes or forget):

@@ -35,7 +35,7 @@ def list_keys(app: App, as_json: bool) -> None:
     """
     found: list[tuple[str, KeyName]] = []
     for location in app.locations():
-        found += [(location.text, name) for name in app.names_in(registry.open_store(location))]
+        found += [(location.place, name) for name in app.names_in(registry.open_store(location))]
     if as_json:
         from tskeys.cli.report import key_rows  # the ledger is not needed for the names
 

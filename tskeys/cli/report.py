@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TypedDict
 
-from tskeys import held, registry
+from tskeys import held
 from tskeys.cli.app import App
 from tskeys.cli.wiring import consumers_of
 from tskeys.deliver import lagging
@@ -50,7 +50,7 @@ def _row(app: App, where: str, name: KeyName) -> KeyRow:
     state, key_id = _state(app, where, name, known)
     consumers: list[ConsumerRow] = []
     key = app.config.keys.get(name)
-    if key is not None and key.location.text == where:
+    if key is not None and key.location.place == where:
         all_of_it = consumers_of(name, key, app.config.run)
         behind = {}
         if known:
@@ -71,7 +71,7 @@ def _row(app: App, where: str, name: KeyName) -> KeyRow:
 
 def _state(app: App, where: str, name: KeyName, known: KnownKey | None) -> tuple[str, str | None]:
     try:
-        current = held.look(registry.open_store(where), name, app.ledger)
+        current = held.look(app.open_place(where), name, app.ledger)
     except StoreError:
         return "unavailable", known.key_id if known else None
     if current.absent:

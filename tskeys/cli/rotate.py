@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from tskeys import authkey, due, held, registry
+from tskeys import authkey, due, held
 from tskeys.cli.app import NAME, App, store_option
 from tskeys.cli.progress import Progress
 from tskeys.config import KeyConfig
@@ -90,7 +90,7 @@ def recover(app: App, names: tuple[KeyName, ...]) -> int:
     """
     if names:
         return _each(app, names, lambda rotation: rotation.recover())
-    places = [(app.location(name).text, name) for name in app.config.keys]
+    places = [(app.location(name).place, name) for name in app.config.keys]
     places += [(where, KeyName(name)) for where, name in app.ledger.unfinished()]
     return _each(app, dict.fromkeys(places), lambda rotation: rotation.recover())
 
@@ -119,10 +119,10 @@ def revoke(app: App, what: str, issuer: str | None) -> int:
 
 
 def _revoke_by_id(app: App, key_id: str, issuer: str | None) -> None:
-    holders = {(key.location.text, name) for name, key in app.config.keys.items()}
+    holders = {(key.location.place, name) for name, key in app.config.keys.items()}
     holders |= {(known.store, KeyName(known.name)) for known in app.ledger.known_keys()}
     for where, name in sorted(holders):
-        if held.look(registry.open_store(where), name, app.ledger).key_id == key_id:
+        if held.look(app.open_place(where), name, app.ledger).key_id == key_id:
             raise UsageError(
                 f"{key_id} is what {where} holds as {name}: nothing could start with it any more",
                 hint=f"To replace it and then revoke it: tskeys revoke {name}",
@@ -149,14 +149,14 @@ def _revoke_by_id(app: App, key_id: str, issuer: str | None) -> None:
 def _each(app: App, keys: Iterable[KeyName | tuple[str, KeyName]], run: Callable[[Rotation], Outcome]) -> int:
     """Run something for each key; one failure does not stop the rest. Return the exit code of them all.
 
-    A key is named alone, or together with the location of its store.
+    A key is named alone, or together with the place of its store.
     """
     codes = set()
     for key in keys:
-        where, name = key if isinstance(key, tuple) else (None, key)
+        place, name = key if isinstance(key, tuple) else (None, key)
         progress = Progress(str(name))
         try:
-            outcome = run(app.rotation(name, where=where, step=progress))
+            outcome = run(app.rotation(name, place=place, step=progress))
         except TskeysError as error:
             progress.close()
             codes.add(error.exit_code)

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import click
 
-from tskeys import registry
 from tskeys.cli.app import App, store_option
 from tskeys.cli.report import key_rows
 from tskeys.duration import show
@@ -52,12 +51,12 @@ def status(app: App, as_json: bool) -> None:
 
 
 def _keys(app: App) -> list[tuple[str, KeyName]]:
-    found = [(key.location.text, name) for name, key in app.config.keys.items()]
-    wanted = [location.text for location in app.locations()]
+    found = [(key.location.place, name) for name, key in app.config.keys.items()]
+    wanted = [location.place for location in app.locations()]
     found += [(key.store, KeyName(key.name)) for key in app.ledger.known_keys()]
     for where in wanted:
         try:
-            found += [(where, name) for name in app.names_in(registry.open_store(where))]
+            found += [(where, name) for name in app.names_in(app.open_place(where))]
         except StoreError:
             continue  # its keys in config and ledger are shown as unavailable
     only = set(wanted) if app.store_option else None

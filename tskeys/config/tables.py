@@ -176,10 +176,10 @@ def _place(key: KeyConfig) -> str:
     """Return what tells where a key is kept, equal for two keys that overwrite each other."""
     where = key.location
     path = os.path.normpath(where.path) if where.scheme in PATH_SCHEMES else where.path
-    if where.scheme == "envfile" and not (where.path.endswith("/") or os.path.isdir(where.path)):
+    if where.scheme in ("envfile", "dotenv") and not (where.path.endswith("/") or os.path.isdir(where.path)):
         name = str(key.name)
         named = name if re.fullmatch("[A-Z_][A-Z0-9_]*", name) else "TS_AUTHKEY"
-        return f"envfile:{path}?{(where.options('var') or [named])[0]}"
+        return f"{where.scheme}:{path}?{(where.options('var') or [named])[0]}"
     query = "" if where.scheme in PATH_SCHEMES else where.text.partition("?")[2]
     return f"{where.scheme}:{query}:{path.rstrip('/')}/{key.name}"
 
