@@ -107,7 +107,7 @@ def test_the_command_line_works_from_the_wheel(dist: Path, tmp_path: Path) -> No
     (wheel,) = dist.glob("*.whl")
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     programs = tmp_path / "venv" / "bin"
-    run(programs / "python", "-m", "pip", "install", "-q", wheel)
+    run(programs / "python", "-m", "pip", "install", "-q", f"{wheel}[all]")
     assert str(ROOT) not in run(programs / "python", "-I", "-c", "import tskeys; print(tskeys.__file__)")
     tests = sorted((ROOT / "tests").glob("test_cli*.py"))
     said = run(
