@@ -282,6 +282,7 @@ def test_no_core_dump_holds_a_key(host: Host) -> None:
         "deliver",
         "revoke",
         "recover",
+        "migrate",
         "status",
         "extract",
         "demo",

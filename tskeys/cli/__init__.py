@@ -22,6 +22,7 @@ _COMMANDS = {
     "deliver": ("rotate:deliver", "Bring every consumer onto what the store holds."),
     "recover": ("rotate:recover", "Finish or undo what earlier runs left."),
     "revoke": ("rotate:revoke", "Replace a key and revoke the old one at once."),
+    "migrate": ("migrate:migrate", "Move keys to another store."),
     "status": ("status:status", "Show each key: its ID, expiry, consumers, last rotation."),
     "extract": ("extract:extract", "Hand a key to a service as it starts."),
     "demo": ("demo:demo", "Show the life of a key on a control server of its own."),

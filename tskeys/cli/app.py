@@ -44,11 +44,15 @@ class App:
         """Return where a key is: --store, what its config says, the only store, or the default."""
         given = self.store_option or os.environ.get("TSKEYS_STORE")
         if given:
-            return located(given) if ":" in given else self.config.location(given)
+            return self.locate(given)
         if name is not None and name in self.config.keys:
             return self.config.keys[name].location
         only = list(self.config.stores.values())
         return only[0].location if len(only) == 1 else Location(DEFAULT_STORE)
+
+    def locate(self, word: str) -> Location:
+        """Return what a location or the name of a [stores] table on the command line means."""
+        return located(word) if ":" in word else self.config.location(word)
 
     def locations(self) -> list[Location]:
         """Return every store that a command on all keys means."""

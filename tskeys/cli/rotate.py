@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from tskeys import authkey, due, held
+from tskeys import due, held
 from tskeys.cli.app import NAME, App, store_option
+from tskeys.cli.each import Key, each
 from tskeys.cli.progress import Progress
 from tskeys.config import KeyConfig
 from tskeys.duration import show
-from tskeys.errors import IssuerError, IssuerRefused, IssuerUnreachable, TskeysError, UsageError
+from tskeys.errors import IssuerError, IssuerRefused, IssuerUnreachable, UsageError
 from tskeys.name import KeyName
 from tskeys.plan import Outcome
 from tskeys.rotation import Rotation
@@ -146,30 +147,14 @@ def _revoke_by_id(app: App, key_id: str, issuer: str | None) -> None:
     click.echo(f"{key_id}: revoked; nodes that joined with it stay in the tailnet")
 
 
-def _each(app: App, keys: Iterable[KeyName | tuple[str, KeyName]], run: Callable[[Rotation], Outcome]) -> int:
-    """Run something for each key; one failure does not stop the rest. Return the exit code of them all.
+def _each(app: App, keys: Iterable[Key], run: Callable[[Rotation], Outcome]) -> int:
+    def one(place: str | None, name: KeyName, progress: Progress) -> int:
+        outcome = run(app.rotation(name, place=place, step=progress))
+        progress.close()
+        _print(name, outcome)
+        return outcome.exit_code
 
-    A key is named alone, or together with the place of its store.
-    """
-    codes = set()
-    for key in keys:
-        place, name = key if isinstance(key, tuple) else (None, key)
-        progress = Progress(str(name))
-        try:
-            outcome = run(app.rotation(name, place=place, step=progress))
-        except TskeysError as error:
-            progress.close()
-            codes.add(error.exit_code)
-            click.echo(f"{name}: {authkey.redact(str(error))}", err=True)
-            if error.hint:
-                click.echo(f"{name}: {authkey.redact(error.hint)}", err=True)
-        else:
-            progress.close()
-            codes.add(outcome.exit_code)
-            _print(name, outcome)
-    if not codes:
-        click.echo("no key to work on", err=True)
-    return codes.pop() if len(codes) == 1 else int(bool(codes))
+    return each(keys, one)
 
 
 def _print(name: KeyName, outcome: Outcome) -> None:
