@@ -335,17 +335,6 @@ def test_a_stamp_of_the_services_own_making_is_none(run: Path) -> None:
     assert delivery.stamp(str(run / "web" / "authkey")) is None
 
 
-def test_removing(run: Path) -> None:
-    to = run / "web" / "authkey"
-    write(to)
-    write(run / "web" / "env", form=ENV)
-    delivery.remove(str(to))
-    assert listing(run / "web") == [".env.stamp", "env"]
-    delivery.remove(str(run / "web" / "env"))
-    assert listing(run) == []
-    delivery.remove(str(to))
-
-
 def test_accounts() -> None:
     assert delivery.account(None, None) == (-1, -1)
     assert delivery.account("root", None) == (0, 0)

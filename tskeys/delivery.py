@@ -131,20 +131,6 @@ def stamp(to: str) -> Stamp | None:
     return Stamp(fingerprint, invocation, form) if status.st_uid in (0, os.geteuid()) else None
 
 
-def remove(to: str) -> None:
-    """Remove a delivery, its stamp, and its directory if nothing else is in it; a missing one is no error."""
-    head, leaf = os.path.split(to)
-    for entry in (leaf, _stamp(leaf)):
-        try:
-            os.unlink(f"{head}/{entry}")
-        except FileNotFoundError:
-            pass
-    try:
-        os.rmdir(head)
-    except OSError:
-        pass
-
-
 def account(owner: str | None, group: str | None) -> tuple[int, int]:
     """Return the uid and gid of names or numbers, -1 for what is not given; raise UsageError."""
     uid = gid = -1
