@@ -35,7 +35,7 @@ EXTRACT = {
 
 BACKENDS = {
     "file": {"tskeys_file"},
-    "envfile": {"tskeys_envfile", "tskeys_envfile.files", "tskeys_envfile.syntax"},
+    "envfile": {"tskeys.sharedfile", "tskeys_envfile", "tskeys_envfile.syntax"},
     "age": {
         "tskeys_age",
         "tskeys_age.files",

@@ -10,12 +10,12 @@ along.
 import errno
 import os
 
-from tskeys import atomic
+from tskeys import atomic, sharedfile
 from tskeys.errors import BackendUnavailable, Conflict, KeyNotFound, StoreError, StoreUnavailable, UsageError
 from tskeys.name import KeyName
 from tskeys.secret import Secret
 from tskeys.store import ABSENT, KeyStore, Listable, Location, Stash, Version, Warns
-from tskeys_dotenv import files, git, syntax
+from tskeys_dotenv import git, syntax
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class DotenvStore(KeyStore, Listable, Stash, Warns):
                 hint=f"Is its file system mounted? To make it: install -d -m 0700 {directory}",
             ) from None
         store = cls(location, path, variable, root)
-        files.refuse_unsafe(root)
+        sharedfile.refuse_unsafe(root)
         return store
 
     def get(self, name: KeyName) -> Secret:
@@ -138,7 +138,7 @@ class DotenvStore(KeyStore, Listable, Stash, Warns):
         key = self.get(name).reveal()
         self._refuse_in_git(self._previous(name))
         try:
-            uid, gid = files.owner(self._root)
+            uid, gid = sharedfile.owner(self._root)
             atomic.write_at(self._root, self._previous(name), key, uid=uid, gid=gid)
         except OSError as error:
             raise self._explained(error, f" {name}") from None
@@ -208,7 +208,7 @@ class DotenvStore(KeyStore, Listable, Stash, Warns):
 
     def _text(self, leaf: str) -> str:
         data, status = atomic.read_at(self._root, leaf)
-        files.refuse_readable(status, f"{self._path}/{leaf}")
+        sharedfile.refuse_readable(status, f"{self._path}/{leaf}")
         return syntax.decode(data)
 
     def _read(self, name: KeyName, leaf: str = "") -> str:
@@ -238,7 +238,7 @@ class DotenvStore(KeyStore, Listable, Stash, Warns):
         except KeyNotFound:
             pass
         try:
-            files.rewrite(self._root, self._leaf, checked)
+            sharedfile.rewrite(self._root, self._leaf, checked)
         except OSError as error:
             raise self._explained(error, f" {name}") from None
 

@@ -9,12 +9,12 @@ one opened store is asked for both.
 import errno
 import os
 
-from tskeys import atomic
+from tskeys import atomic, sharedfile
 from tskeys.errors import BackendUnavailable, Conflict, KeyNotFound, StoreError, StoreUnavailable, UsageError
 from tskeys.name import KeyName
 from tskeys.secret import Secret
 from tskeys.store import ABSENT, KeyStore, Listable, Location, Stash, Version
-from tskeys_envfile import files, syntax
+from tskeys_envfile import syntax
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class EnvFileStore(KeyStore, Listable, Stash):
                 hint=f"Is its file system mounted? To make it: install -d -m 0700 {path}",
             ) from None
         store = cls(location, path, leaf, variable, root)
-        files.refuse_unsafe(root)
+        sharedfile.refuse_unsafe(root)
         return store
 
     def get(self, name: KeyName) -> Secret:
@@ -121,7 +121,7 @@ class EnvFileStore(KeyStore, Listable, Stash):
         try:
             directory = self._directory(name)
             try:
-                uid, gid = files.owner(directory)
+                uid, gid = sharedfile.owner(directory)
                 atomic.write_at(directory, self._previous(name), key, uid=uid, gid=gid)
             finally:
                 os.close(directory)
@@ -179,7 +179,7 @@ class EnvFileStore(KeyStore, Listable, Stash):
     def _names_of_file(self) -> "list[KeyName]":
         try:
             data, status = atomic.read_at(self._root, self._leaf)
-            files.refuse_readable(status, f"{self._path}/{self._leaf}")
+            sharedfile.refuse_readable(status, f"{self._path}/{self._leaf}")
             held = [variable.decode() for variable in syntax.variables(data)]
         except FileNotFoundError:
             self._present()
@@ -220,7 +220,7 @@ class EnvFileStore(KeyStore, Listable, Stash):
             raise self._missing(name) from None
         except OSError as error:
             raise self._explained(error, name) from None
-        files.refuse_readable(status, self._shown(name, leaf))
+        sharedfile.refuse_readable(status, self._shown(name, leaf))
         return data
 
     def _edit(self, name: KeyName, change: "Callable[[bytes], bytes]", expect: Version | None) -> None:
@@ -241,7 +241,7 @@ class EnvFileStore(KeyStore, Listable, Stash):
             directory = self._directory(name, create=True)
             try:
                 # A FILE is named in units, which need not start without it; NAME.env is tskeys' own.
-                files.rewrite(directory, self._file(name), checked, remove_empty=not self._leaf)
+                sharedfile.rewrite(directory, self._file(name), checked, remove_empty=not self._leaf)
             finally:
                 os.close(directory)
         except OSError as error:
@@ -251,7 +251,7 @@ class EnvFileStore(KeyStore, Listable, Stash):
         parent = "" if self._leaf else name.parent
         directory = atomic.subdirectory(self._root, parent, mode=0o700, create=create)
         try:
-            files.refuse_unsafe(directory)
+            sharedfile.refuse_unsafe(directory)
         except BaseException:
             os.close(directory)
             raise

@@ -1,4 +1,7 @@
-"""Which files and directories are safe, and how one file is changed with no other writer in between."""
+"""A file that others write to as well: changed with no other writer in between, and safe from other users.
+
+For backends that keep a key among a file's other settings.
+"""
 
 import errno
 import fcntl
@@ -50,17 +53,20 @@ def owner(directory: int) -> tuple[int, int]:
     return (status.st_uid, status.st_gid) if os.geteuid() == 0 else (-1, -1)
 
 
-def rewrite(directory: int, leaf: str, change: "Callable[[bytes], bytes]") -> None:
+def rewrite(
+    directory: int, leaf: str, change: "Callable[[bytes], bytes]", *, remove_empty: bool = False
+) -> None:
     """Replace a file by what `change` makes of its bytes; a missing file is empty, and a new one is 0600.
 
     Owner and mode stay. What a person saves meanwhile with an editor, which knows of no lock, is not lost:
-    `change` is then called again. Raises OSError.
+    `change` is then called again. With `remove_empty` a file that has nothing left but blanks is removed.
+    Raises OSError.
     """
     lock = _lock(directory, leaf)
     try:
         for _ in range(_TRIES):
             try:
-                return _once(directory, leaf, change)
+                return _once(directory, leaf, change, remove_empty)
             except _Edited:
                 continue
         raise OSError(errno.EBUSY, "is edited by somebody else all the time", leaf)
@@ -68,7 +74,7 @@ def rewrite(directory: int, leaf: str, change: "Callable[[bytes], bytes]") -> No
         os.close(lock)
 
 
-def _once(directory: int, leaf: str, change: "Callable[[bytes], bytes]") -> None:
+def _once(directory: int, leaf: str, change: "Callable[[bytes], bytes]", remove_empty: bool) -> None:
     before, mode, uid, gid = _look(directory, leaf)
 
     def unchanged() -> None:
@@ -76,7 +82,11 @@ def _once(directory: int, leaf: str, change: "Callable[[bytes], bytes]") -> None
             raise _Edited
 
     after = change(before or b"")
-    atomic.write_at(directory, leaf, after, mode=mode, uid=uid, gid=gid, check=unchanged)
+    if remove_empty and not after.strip():
+        unchanged()
+        atomic.remove_at(directory, leaf)
+    else:
+        atomic.write_at(directory, leaf, after, mode=mode, uid=uid, gid=gid, check=unchanged)
 
 
 def _look(directory: int, leaf: str) -> tuple[bytes | None, int, int, int]:
