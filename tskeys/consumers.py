@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tskeys import authkey, deliver, delivery, process
+from tskeys.config.types import DELIVER, RELOAD
 from tskeys.errors import ProcessError, TskeysError, UsageError
 from tskeys.secret import Secret
-
-RESTART, RELOAD, DELIVER = "restart", "reload", "deliver"
 
 _SHOWN = (
     "LoadState,ActiveState,SubState,NRestarts,InvocationID,Job,Result,ReloadResult,Type,User,DynamicUser,UID,GID,"

@@ -9,6 +9,7 @@ import click
 
 from tskeys import config, registry
 from tskeys.errors import UsageError
+from tskeys.extract import DEFAULT_STORE
 from tskeys.name import KeyName
 from tskeys.store import KeyStore, Listable, Location
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from tskeys.ledger import Ledger
     from tskeys.lock import Lock
     from tskeys.rotation import Rotation
-
-DEFAULT_STORE = "file:/etc/tailscale-keys"
 
 
 class App:

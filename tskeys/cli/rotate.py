@@ -169,12 +169,14 @@ def _print(name: KeyName, outcome: Outcome) -> None:
         click.echo(f"{name}: {sentence}", err=True)
 
 
-def _why_due(app: App, key: KeyConfig, rotation: Rotation) -> str:
-    known = rotation.book.known()
-    current = held.look(rotation.store, key.name, app.ledger)
+def _due(app: App, key: KeyConfig, rotation: Rotation, current: held.Held) -> tuple[str, datetime | None]:
     lookup = app.issuer(key.issuer).lookup if key.issuer else None
-    now = datetime.now(UTC)
-    reason, expires = due.why(current, known, key.rotate_before, lookup, now)
+    return due.why(current, rotation.book.known(), key.rotate_before, lookup, datetime.now(UTC))
+
+
+def _why_due(app: App, key: KeyConfig, rotation: Rotation) -> str:
+    current = held.look(rotation.store, key.name, app.ledger)
+    reason, expires = _due(app, key, rotation, current)
     if not reason and expires:
         rotation.book.learn(current, key.issuer, int(expires.timestamp()))
     return reason
@@ -183,10 +185,8 @@ def _why_due(app: App, key: KeyConfig, rotation: Rotation) -> str:
 def _print_plan(app: App, key: KeyConfig, *, only_due: bool) -> None:
     rotation = app.rotation(key.name)
     current = held.look(rotation.store, key.name, app.ledger)
-    known = rotation.book.known()
-    lookup = app.issuer(key.issuer).lookup if key.issuer else None
     try:
-        reason, expires = due.why(current, known, key.rotate_before, lookup, datetime.now(UTC))
+        reason, expires = _due(app, key, rotation, current)
     except IssuerError as error:
         reason, expires = "", None
         click.echo(f"{key.name}: when it expires cannot be told: {error}", err=True)

@@ -9,8 +9,6 @@ from tskeys.config import reader as config_reader
 from tskeys.config import tables as config_tables
 from tskeys.config.types import (
     DELIVER,
-    ENV,
-    KEY,
     MANUAL,
     RELOAD,
     RESTART,
@@ -22,6 +20,7 @@ from tskeys.config.types import (
     KeyConfig,
     StoreConfig,
 )
+from tskeys.delivery import ENV, KEY
 
 __all__ = [
     "DELIVER",

@@ -3,7 +3,8 @@
 import re
 
 from tskeys.config.reader import Table, dotted, quoted
-from tskeys.config.types import DELIVER, ENV, KEY, RELOAD, RESTART, ConsumerConfig
+from tskeys.config.types import DELIVER, RELOAD, RESTART, ConsumerConfig
+from tskeys.delivery import ENV, KEY
 
 _CONSUMER = ("unit", "on_rotate", "to", "format", "owner", "group", "mode", "stable", "deadline")
 _UNIT = re.compile(r"(?!-)[A-Za-z0-9:_.\\@-]{1,255}")  # systemd.unit(5)

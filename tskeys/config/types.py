@@ -6,6 +6,7 @@ from datetime import timedelta
 from types import MappingProxyType
 
 from tskeys.config.reader import HINT, dotted, nearest
+from tskeys.delivery import KEY
 from tskeys.errors import UsageError
 from tskeys.keyinfo import KeySettings
 from tskeys.name import KeyName
@@ -13,7 +14,6 @@ from tskeys.store import Location
 
 TAILSCALE, MANUAL = "tailscale", "manual"
 RESTART, RELOAD, DELIVER = "restart", "reload", "deliver"
-KEY, ENV = "key", "env"
 
 
 @dataclass(frozen=True, slots=True)
